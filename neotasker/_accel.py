@@ -1,0 +1,78 @@
+"""The one place that chooses between the compiled core and its pure twin.
+
+``NEOTASKER_PURE_PYTHON`` (1, true, yes, on / 0, false, no, off) forces the twin.
+Only a missing extension falls back to it: one that is there and cannot be loaded
+raises, for a broken install must not pass as a slow one.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__all__ = [
+    "COMPILED",
+    "Dispatcher",
+    "FutureCore",
+    "Mailbox",
+    "Submitter",
+    "TaskCore",
+    "TickerCore",
+    "TimerCore",
+]
+
+_SWITCH = "NEOTASKER_PURE_PYTHON"
+_WORDS = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+    "": False,
+}
+
+
+def _wants_pure() -> bool:
+    value = os.environ.get(_SWITCH, "")
+    try:
+        return _WORDS[value.strip().lower()]
+    except KeyError:
+        raise ValueError(
+            f"{_SWITCH}={value!r}: use 1, true, yes or on, or 0, false, no or off"
+        ) from None
+
+
+if TYPE_CHECKING:
+    from ._core import (
+        COMPILED,
+        Dispatcher,
+        FutureCore,
+        Mailbox,
+        Submitter,
+        TaskCore,
+        TickerCore,
+        TimerCore,
+    )
+else:
+    if _wants_pure():
+        from . import _core_py as _core
+    else:
+        try:
+            _core = import_module(f"{__package__}._core")
+        except ModuleNotFoundError as exc:
+            if exc.name != f"{__package__}._core":
+                raise
+            from . import _core_py as _core
+
+    COMPILED = _core.COMPILED
+    Dispatcher = _core.Dispatcher
+    FutureCore = _core.FutureCore
+    Mailbox = _core.Mailbox
+    Submitter = _core.Submitter
+    TaskCore = _core.TaskCore
+    TickerCore = _core.TickerCore
+    TimerCore = _core.TimerCore

@@ -1,0 +1,2248 @@
+# cython: language_level=3, freethreading_compatible=True, binding=True, embedsignature=False
+# cython: boundscheck=False, wraparound=False, initializedcheck=False
+"""The compiled core. What it does is defined, and said at length, in ``_core_py.py``.
+
+This file says how: which structures are C, what protects them, and why that holds
+without the GIL.
+
+- Every future, dispatcher, ticker, mailbox carries a mutex of one byte. No two are
+  held at once. Between lock and unlock nothing is created, nothing is let go whose
+  end could run user code, and the interpreter is not left; references that leave a
+  structure under a lock are moved to a local and dropped after the unlock.
+- A future's phase is an atomic byte, stored with release after the value and loaded
+  with acquire before it, so that ``done()`` and a finished ``result()`` take no lock.
+- Whoever sleeps does so on a `Parker`, a lock of the interpreter's that is held while
+  it is in nobody's hands. Parkers are kept and reused, never freed while a late
+  release might still touch them.
+- Lanes are lists linked through the tasks themselves: queueing allocates nothing, and
+  a task that is cancelled is taken out of the middle.
+"""
+
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject, PyObject_Call
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
+from cpython.ref cimport Py_CLEAR, Py_DECREF, Py_INCREF, Py_XDECREF
+from libc.string cimport memset
+
+import functools
+import logging
+import threading
+from concurrent.futures import CancelledError, InvalidStateError
+
+from .errors import QueueFull
+from .priority import UNLIMITED
+
+cdef extern from "_platform.h":
+    ctypedef struct nt_mutex:
+        pass
+    void nt_lock(nt_mutex *m)
+    void nt_unlock(nt_mutex *m)
+    unsigned char nt_load(unsigned char *p) nogil
+    void nt_store(unsigned char *p, unsigned char v) nogil
+    long long nt_now() nogil
+    PyObject *nt_take_exception()
+    bint nt_is_coroutine_function(object fn)
+    object nt_new(object type, object no_args)
+
+cdef extern from "pythread.h":
+    ctypedef void *PyThread_type_lock
+    ctypedef long long PY_TIMEOUT_T
+    ctypedef enum PyLockStatus:
+        PY_LOCK_FAILURE
+        PY_LOCK_ACQUIRED
+        PY_LOCK_INTR
+    PY_TIMEOUT_T PY_TIMEOUT_MAX
+    PyThread_type_lock PyThread_allocate_lock() nogil
+    void PyThread_free_lock(PyThread_type_lock lock) nogil
+    PyLockStatus PyThread_acquire_lock_timed(
+        PyThread_type_lock lock, PY_TIMEOUT_T microseconds, int intr_flag) nogil
+    void PyThread_release_lock(PyThread_type_lock lock) nogil
+    unsigned long PyThread_get_thread_ident() nogil
+
+cdef extern from "Python.h":
+    object PyContext_CopyCurrent()
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
+    PyObject *raw_call "PyObject_Call" (PyObject *fn, PyObject *args, PyObject *kwargs)
+    int PyCallable_Check(object fn)
+
+COMPILED = True
+
+logger = logging.getLogger("neotasker")
+cdef object _standard_logger = logging.getLogger("concurrent.futures")
+cdef object _partial = functools.partial
+cdef object _Condition = threading.Condition
+cdef tuple _NO_ARGS = ()
+
+cdef enum:
+    PENDING = 0
+    RUNNING = 1
+    CANCELLED = 2
+    FINISHED = 3
+
+cdef enum:
+    LANES = 4
+    CRITICAL = 0
+
+cdef enum:
+    WHEN_FULL_BLOCK = 0
+    WHEN_FULL_RAISE = 1
+    WHEN_FULL_RUN = 2
+
+cdef tuple _STATES = ("PENDING", "RUNNING", "CANCELLED_AND_NOTIFIED", "FINISHED")
+cdef tuple _WORDS = ("pending", "running", "cancelled", "finished")
+cdef tuple _POLICIES = ("block", "raise", "run")
+
+
+# Parkers.
+
+cdef struct Parker:
+    PyThread_type_lock lock
+    Parker *next
+
+cdef enum:
+    SPARE_PARKERS = 64
+
+cdef nt_mutex _spare_mutex  # protects the two below
+cdef Parker *_spare = NULL
+cdef int _spares = 0
+
+
+cdef Parker *parker_get() except NULL:
+    """Return a parker whose lock is held."""
+    global _spare, _spares
+    cdef Parker *parker
+    nt_lock(&_spare_mutex)
+    parker = _spare
+    if parker is not NULL:
+        _spare = parker.next
+        _spares -= 1
+    nt_unlock(&_spare_mutex)
+    if parker is NULL:
+        parker = <Parker *>PyMem_RawMalloc(sizeof(Parker))
+        if parker is NULL:
+            raise MemoryError()
+        parker.lock = PyThread_allocate_lock()
+        if parker.lock is NULL:
+            PyMem_RawFree(parker)
+            raise MemoryError()
+        PyThread_acquire_lock_timed(parker.lock, -1, 0)
+    parker.next = NULL
+    return parker
+
+
+cdef void parker_put(Parker *parker) noexcept:
+    """Keep a parker, whose lock is held again, for the next who sleeps."""
+    global _spare, _spares
+    nt_lock(&_spare_mutex)
+    if _spares < SPARE_PARKERS:
+        parker.next = _spare
+        _spare = parker
+        _spares += 1
+        parker = NULL
+    nt_unlock(&_spare_mutex)
+    if parker is not NULL:
+        PyThread_release_lock(parker.lock)
+        PyThread_free_lock(parker.lock)
+        PyMem_RawFree(parker)
+
+
+cdef void release_all(Parker *parker) noexcept nogil:
+    cdef Parker *following
+    while parker is not NULL:
+        following = parker.next  # once released, it may be in other hands
+        PyThread_release_lock(parker.lock)
+        parker = following
+
+
+cdef void push(Parker **head, Parker *parker) noexcept nogil:
+    """Append a parker to a list: first in, first out."""
+    while head[0] is not NULL:
+        head = &head[0].next
+    parker.next = NULL
+    head[0] = parker
+
+
+cdef bint unlink_parker(Parker **head, Parker *parker) noexcept nogil:
+    """Take a parker out of a list; return whether it was there."""
+    while head[0] is not NULL:
+        if head[0] is parker:
+            head[0] = parker.next
+            return True
+        head = &head[0].next
+    return False
+
+
+cdef long long microseconds(object timeout) except? -2:
+    """Return a timeout in the unit of the interpreter's locks; None waits for ever: -1."""
+    cdef double seconds
+    if timeout is None:
+        return -1
+    seconds = timeout
+    if seconds <= 0:
+        return 0
+    if seconds >= <double>PY_TIMEOUT_MAX * 1e-6:
+        return PY_TIMEOUT_MAX
+    return <long long>(seconds * 1e6 + 0.999)
+
+
+cdef bint park(Parker *parker, long long timeout) except -1:
+    """Sleep until the parker is released; return False if *timeout* microseconds passed.
+
+    Signal handlers run meanwhile, and may raise.
+    """
+    cdef long long deadline = 0
+    cdef PyLockStatus status
+    if timeout > 0:
+        deadline = nt_now() + (timeout * 1000 if timeout < 9000000000000000 else 9000000000000000000 - nt_now())
+    while True:
+        with nogil:
+            status = PyThread_acquire_lock_timed(parker.lock, timeout, 1)
+        if status == PY_LOCK_ACQUIRED:
+            return True
+        if status == PY_LOCK_FAILURE:
+            return False
+        PyErr_CheckSignals()
+        if timeout > 0:
+            timeout = (deadline - nt_now()) // 1000
+            if timeout < 0:
+                timeout = 0
+
+
+# Futures.
+
+@cython.final
+cdef class _Standard:
+    """What the standard's ``wait`` and ``as_completed`` poke at, once they did."""
+    cdef object condition
+    cdef list waiters
+
+
+cdef class FutureCore:
+    """The state machine of ``concurrent.futures.Future``, without its costs."""
+
+    cdef nt_mutex mutex  # protects what follows, but for reading phase
+    cdef unsigned char phase
+    cdef unsigned char failed
+    cdef unsigned char seen
+    # Of a task; here, where they fill a hole.
+    cdef unsigned char lane_
+    cdef unsigned char waiting  # in a lane; protected by the dispatcher's mutex
+    cdef unsigned char warned  # likewise
+    cdef object value
+    cdef list callbacks
+    cdef _Standard standard
+    cdef Parker *parked
+    cdef object __weakref__
+
+    def __init__(self):
+        pass
+
+    @property
+    def _state(self):
+        return _STATES[nt_load(&self.phase)]
+
+    @property
+    def _condition(self):
+        return standard_of(self).condition
+
+    @property
+    def _waiters(self):
+        return standard_of(self).waiters
+
+    @property
+    def _result(self):
+        if nt_load(&self.phase) == FINISHED and not self.failed:
+            return self.value
+        return None
+
+    @property
+    def _exception(self):
+        if nt_load(&self.phase) == FINISHED and self.failed:
+            return self.value
+        return None
+
+    def _get_snapshot(self):
+        """Return ``(done, cancelled, result, exception)`` of one moment."""
+        cdef unsigned char phase = nt_load(&self.phase)
+        if phase == FINISHED:
+            if self.failed:
+                self.seen = True
+                return (True, False, None, self.value)
+            return (True, False, self.value, None)
+        return (phase == CANCELLED, phase == CANCELLED, None, None)
+
+    def cancelled(self):
+        """Return whether the future was cancelled."""
+        return nt_load(&self.phase) == CANCELLED
+
+    def running(self):
+        """Return whether the call is being executed."""
+        return nt_load(&self.phase) == RUNNING
+
+    def done(self):
+        """Return whether the future was cancelled or has finished."""
+        return nt_load(&self.phase) >= CANCELLED
+
+    def result(self, timeout=None):
+        """Return what the call returned, or raise what it raised.
+
+        Parameters:
+            timeout: seconds to wait; None waits for ever.
+
+        Raises:
+            CancelledError: the future was cancelled.
+            TimeoutError: it did not end in time.
+        """
+        if nt_load(&self.phase) < CANCELLED and not await_done(self, timeout):
+            raise TimeoutError()
+        if self.phase == CANCELLED:
+            raise CancelledError()
+        if self.failed:
+            self.seen = True
+            raise self.value
+        return self.value
+
+    def exception(self, timeout=None):
+        """Return what the call raised, or None if it returned.
+
+        Parameters:
+            timeout: seconds to wait; None waits for ever.
+
+        Raises:
+            CancelledError: the future was cancelled.
+            TimeoutError: it did not end in time.
+        """
+        if nt_load(&self.phase) < CANCELLED and not await_done(self, timeout):
+            raise TimeoutError()
+        if self.phase == CANCELLED:
+            raise CancelledError()
+        if self.failed:
+            self.seen = True
+            return self.value
+        return None
+
+    def add_done_callback(self, fn):
+        """Call ``fn(future)`` when the future ends; at once if it has."""
+        cdef list fresh
+        cdef bint done
+        fresh = [] if self.callbacks is None else None
+        nt_lock(&self.mutex)
+        done = self.phase >= CANCELLED
+        if not done:
+            if self.callbacks is None:
+                self.callbacks = fresh
+            self.callbacks.append(fn)
+        nt_unlock(&self.mutex)
+        if done:
+            call_back(self, fn)
+
+    def cancel(self):
+        """Cancel the future unless it runs or has finished; return whether it is cancelled."""
+        return settle(self, CANCELLED, False, None, NULL) or nt_load(&self.phase) == CANCELLED
+
+    def set_running_or_notify_cancel(self):
+        """Mark the future as running; return False if it was cancelled."""
+        cdef unsigned char phase
+        nt_lock(&self.mutex)
+        phase = self.phase
+        if phase == PENDING:
+            nt_store(&self.phase, RUNNING)
+        nt_unlock(&self.mutex)
+        if phase == PENDING:
+            return True
+        if phase == CANCELLED:
+            return False
+        _standard_logger.critical("Future %s in unexpected state: %s", id(self), self._state)
+        raise InvalidStateError("Future in unexpected state")
+
+    def set_result(self, result):
+        """End the future with a result."""
+        if not settle(self, FINISHED, False, result, NULL):
+            raise InvalidStateError(f"{self._state}: {self!r}")
+
+    def set_exception(self, exception):
+        """End the future with an exception."""
+        if not settle(self, FINISHED, True, exception, NULL):
+            raise InvalidStateError(f"{self._state}: {self!r}")
+
+    def __repr__(self):
+        cdef unsigned char phase = nt_load(&self.phase)
+        text = f"<{type(self).__name__} at {id(self):#x} state={_WORDS[phase]}"
+        if phase == FINISHED:
+            verb = "raised" if self.failed else "returned"
+            text += f" {verb} {type(self.value).__name__}"
+        return text + ">"
+
+    def __dealloc__(self):
+        if self.failed and not self.seen:
+            log_never_retrieved(self)
+
+
+cdef int log_never_retrieved(FutureCore self) except -1:
+    logger.error(
+        "exception of a future was never retrieved: %s at %#x",
+        type(self).__name__,
+        id(self),
+        exc_info=self.value,
+    )
+    return 0
+
+
+cdef _Standard standard_of(FutureCore self):
+    cdef _Standard fresh
+    if self.standard is None:
+        fresh = _Standard()
+        fresh.condition = _Condition()
+        fresh.waiters = []
+        nt_lock(&self.mutex)
+        if self.standard is None:
+            self.standard = fresh
+        nt_unlock(&self.mutex)
+    return self.standard
+
+
+cdef int call_back(FutureCore self, object fn) except -1:
+    try:
+        fn(self)
+    except BaseException:
+        _standard_logger.exception("exception calling callback for %r", self)
+    return 0
+
+
+cdef bint await_done(FutureCore self, object timeout) except -1:
+    """Sleep until the future has ended; return whether it has."""
+    cdef long long limit = microseconds(timeout)
+    cdef Parker *parker = parker_get()
+    cdef bint woken = False
+    nt_lock(&self.mutex)
+    if self.phase >= CANCELLED:
+        nt_unlock(&self.mutex)
+        parker_put(parker)
+        return True
+    push(&self.parked, parker)
+    nt_unlock(&self.mutex)
+    try:
+        woken = park(parker, limit)
+    finally:
+        if not woken:
+            nt_lock(&self.mutex)
+            woken = not unlink_parker(&self.parked, parker)
+            nt_unlock(&self.mutex)
+            if woken:  # somebody holds it, and is about to release it
+                with nogil:
+                    PyThread_acquire_lock_timed(parker.lock, -1, 0)
+        parker_put(parker)
+    return woken
+
+
+cdef inline bint enter(FutureCore self, unsigned char phase, bint failed, object value) noexcept:
+    """Take a final phase; return False if it is too late. The mutex is held."""
+    if self.phase >= CANCELLED or (phase == CANCELLED and self.phase == RUNNING):
+        return False
+    self.failed = failed
+    self.value = value  # it was None: nothing is let go
+    nt_store(&self.phase, phase)
+    return True
+
+
+cdef bint settle(
+    FutureCore self, unsigned char phase, bint failed, object value, Parker **deferred
+) except -1:
+    """End the future, wake those who wait, run the callbacks; False if it is too late.
+
+    Where nothing else is to be done, the parkers to release are left in *deferred*
+    if that is given: a pool thread releases them when it has let the interpreter go.
+    """
+    cdef Parker *parked
+    cdef list callbacks
+    nt_lock(&self.mutex)
+    if self.standard is None:
+        if not enter(self, phase, failed, value):
+            nt_unlock(&self.mutex)
+            return False
+    else:
+        nt_unlock(&self.mutex)
+        if not settle_standard(self, phase, failed, value):
+            return False
+        nt_lock(&self.mutex)
+    parked = self.parked
+    self.parked = NULL
+    callbacks = self.callbacks
+    self.callbacks = None
+    nt_unlock(&self.mutex)
+    if callbacks is None and deferred is not NULL:
+        deferred[0] = parked
+        return True
+    release_all(parked)
+    if callbacks is not None:
+        for fn in callbacks:
+            call_back(self, fn)
+    return True
+
+
+cdef bint settle_standard(FutureCore self, unsigned char phase, bint failed, object value) except -1:
+    """Take a final phase where the standard's functions look on, under the condition."""
+    cdef _Standard standard = self.standard
+    cdef bint entered
+    with standard.condition:
+        nt_lock(&self.mutex)
+        entered = enter(self, phase, failed, value)
+        nt_unlock(&self.mutex)
+        if entered:
+            for waiter in standard.waiters:
+                if phase == CANCELLED:
+                    waiter.add_cancelled(self)
+                elif failed:
+                    waiter.add_exception(self)
+                else:
+                    waiter.add_result(self)
+            standard.condition.notify_all()
+    return entered
+
+
+cdef class TaskCore(FutureCore):
+    """One call: what to run, in which lane, and when it was queued, started and ended."""
+
+    # Protected by the dispatcher's mutex: the links and the view.
+    cdef PyObject *next
+    cdef PyObject *prev
+    cdef Submitter view
+    # Set when the task is made, let go when the call begins or is cancelled.
+    cdef object fn
+    cdef tuple args
+    cdef dict kwargs
+    cdef object context
+    cdef Dispatcher dispatcher
+    cdef long long queued
+    cdef long long started
+    cdef long long finished
+
+    @property
+    def lane(self):
+        """The index of the task's lane: 0 is CRITICAL, 3 is LOW."""
+        return self.lane_
+
+    @property
+    def time_queued(self):
+        """When the task entered its lane: seconds of the monotonic clock, or None."""
+        return self.queued * 1e-9 if self.queued else None
+
+    @property
+    def time_started(self):
+        """When the task began to run: seconds of the monotonic clock, or None."""
+        return self.started * 1e-9 if self.started else None
+
+    @property
+    def time_finished(self):
+        """When the task ended: seconds of the monotonic clock, or None."""
+        return self.finished * 1e-9 if self.finished else None
+
+    def _get_call(self):
+        """Return the target, its arguments and its context, for a foreign executor to run."""
+        return self.fn, self.args, self.kwargs, self.context
+
+    def _begin(self):
+        """Move to running; return False if the task was cancelled."""
+        return begin(self, nt_now())
+
+    def _end(self, bint failed, value):
+        """End the running task and drop what it held."""
+        drop(self)
+        self.finished = nt_now()
+        settle(self, FINISHED, failed, value, NULL)
+
+    def _run(self):
+        """Run the call in this thread, unless it was cancelled."""
+        cdef Parker *deferred = NULL
+        if begin(self, nt_now()):
+            execute(self, NULL, &deferred)
+            release_all(deferred)
+
+    def cancel(self):
+        """Cancel the task unless it runs or has finished; return whether it is cancelled.
+
+        A waiting task leaves its lane, and whoever waits for it is woken at once.
+        """
+        if nt_load(&self.phase) >= CANCELLED:
+            return self.phase == CANCELLED
+        if not settle(self, CANCELLED, False, None, NULL):
+            return nt_load(&self.phase) == CANCELLED
+        self.finished = nt_now()
+        if self.dispatcher is not None:
+            forget(self.dispatcher, self)
+        drop(self)
+        return True
+
+
+cdef inline bint begin(TaskCore self, long long now) noexcept:
+    cdef bint begun
+    nt_lock(&self.mutex)
+    begun = self.phase == PENDING
+    if begun:
+        nt_store(&self.phase, RUNNING)
+    nt_unlock(&self.mutex)
+    if begun:
+        self.started = now
+    return begun
+
+
+cdef inline int drop(TaskCore self) except -1:
+    """Let go of the call. Only the one who began or cancelled the task does so."""
+    self.fn = None
+    self.args = None
+    self.kwargs = None
+    self.context = None
+    return 0
+
+
+cdef int execute(TaskCore self, Place *place, Parker **deferred) except -1:
+    """Run a task that was begun, and end it."""
+    cdef PyObject *outcome
+    cdef PyObject *kwargs
+    cdef object context = self.context
+    cdef bint failed
+    kwargs = <PyObject *>self.kwargs if self.kwargs is not None else NULL
+    PyContext_Enter(context)
+    outcome = raw_call(<PyObject *>self.fn, <PyObject *>self.args, kwargs)
+    failed = outcome is NULL
+    if failed:
+        outcome = nt_take_exception()
+    PyContext_Exit(context)
+    value = <object>outcome
+    Py_DECREF(value)  # ours, beside that of the local
+    self.finished = nt_now()
+    if place is not NULL:
+        clear_place(place)
+    context = None
+    drop(self)
+    settle(self, FINISHED, failed, value, deferred)
+    return 0
+
+
+# The dispatcher.
+
+cdef struct Place:
+    # One pool thread, on its own stack; protected by the dispatcher's mutex.
+    Parker *parker
+    unsigned long ident
+    PyObject *task  # borrowed from the thread
+    PyObject *fn  # owned
+    Place *newer  # on the stack of idle threads
+    Place *older
+    bint is_idle
+    Place *after  # in the list of all
+    Place *before
+    nt_mutex *mutex
+
+
+cdef int clear_place(Place *place) except -1:
+    cdef PyObject *fn
+    nt_lock(place.mutex)
+    fn = place.fn
+    place.fn = NULL
+    nt_unlock(place.mutex)
+    Py_XDECREF(fn)
+    return 0
+
+
+cdef struct LaneState:
+    PyObject *head  # owned
+    PyObject *tail
+    PyObject *warned[3]  # the last task that each level of `overdue` has seen
+    Py_ssize_t count
+    Py_ssize_t limit
+    long long submitted
+    long long completed
+    long long failed
+    long long cancelled
+    long long waited  # nanoseconds
+
+
+cdef class Submitter:
+    """A door into one lane of a dispatcher: the part of an executor that is called often."""
+
+    cdef Dispatcher dispatcher
+    cdef Parker *parked  # of those who wait for `outstanding`; the dispatcher's mutex
+    cdef Py_ssize_t outstanding_  # likewise
+    cdef unsigned char lane_
+    cdef unsigned char shut
+
+    def __init__(self, Dispatcher dispatcher not None, unsigned char lane):
+        self.dispatcher = dispatcher
+        self.lane_ = lane
+
+    @property
+    def outstanding(self):
+        """How many tasks came through this door and have not ended."""
+        return self.outstanding_
+
+    def submit(self, fn, /, *args, **kwargs):
+        """Queue ``fn(*args, **kwargs)`` and return its `Task`.
+
+        Raises:
+            TypeError: *fn* cannot be called, or is a coroutine function.
+            RuntimeError: the pool or this view of it was shut down, or does not run.
+            QueueFull: the bound on waiting tasks is reached and the pool refuses.
+        """
+        cdef TaskCore task
+        if nt_load(&self.shut):
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        check_target(fn)
+        task = make(self.dispatcher, fn, args, kwargs, self.lane_)
+        task.view = self
+        enqueue(self.dispatcher, task, False)
+        return task
+
+    def shut_door(self):
+        """Refuse further submissions through this view."""
+        nt_store(&self.shut, True)
+
+    def wait_outstanding(self):
+        """Block until every task that came through this view has ended."""
+        cdef Parker *parker = parker_get()
+        cdef Dispatcher dispatcher = self.dispatcher
+        cdef bint woken = False
+        nt_lock(&dispatcher.mutex)
+        woken = not self.outstanding_
+        if not woken:
+            push(&self.parked, parker)
+        nt_unlock(&dispatcher.mutex)
+        try:
+            if not woken:
+                woken = park(parker, -1)
+        finally:
+            retract(dispatcher, &self.parked, parker, woken)
+
+
+cdef bint retract(Dispatcher self, Parker **head, Parker *parker, bint woken) noexcept:
+    """Put back a parker that may still be in a list; return whether it had been released."""
+    if not woken:
+        nt_lock(&self.mutex)
+        woken = not unlink_parker(head, parker)
+        nt_unlock(&self.mutex)
+        if woken:
+            with nogil:
+                PyThread_acquire_lock_timed(parker.lock, -1, 0)
+    parker_put(parker)
+    return woken
+
+
+cdef int check_target(object fn) except -1:
+    """Refuse what a pool thread cannot call."""
+    cdef object inner = fn
+    if not PyCallable_Check(fn):
+        raise TypeError(f"the target must be callable, not {fn!r}")
+    while type(inner) is _partial:
+        inner = inner.func
+    if nt_is_coroutine_function(inner):
+        raise TypeError(
+            f"{fn!r} is a coroutine function, which a pool thread cannot await: "
+            "give its coroutine to an aloop (aloop.spawn_coroutine_threadsafe)"
+        )
+    return 0
+
+
+cdef TaskCore make(Dispatcher self, object fn, tuple args, dict kwargs, unsigned char lane):
+    cdef TaskCore task = <TaskCore>nt_new(self.task_type, _NO_ARGS)
+    task.fn = fn
+    task.args = args
+    if kwargs:
+        task.kwargs = kwargs
+    task.context = PyContext_CopyCurrent()
+    task.lane_ = lane
+    task.dispatcher = self
+    return task
+
+
+cdef int enqueue(Dispatcher self, TaskCore task, bint forced) except -1:
+    """Put a task into its lane and see that it is started, or refuse it."""
+    cdef object granted = None
+    cdef object refusal
+    cdef Parker *parker
+    cdef Place *wake = NULL
+    cdef LaneState *lane = &self.lanes[task.lane_]
+    cdef bint start = False, launch = False
+    cdef int policy
+    while True:
+        task.queued = nt_now()
+        nt_lock(&self.mutex)
+        if self.refusal is not None and self.refusal is not granted:
+            refusal = self.refusal
+            nt_unlock(&self.mutex)
+            error = refusal()
+            if error is not None:
+                raise error
+            granted = refusal
+            continue
+        if (
+            not self.queue_size
+            or forced
+            or task.lane_ == CRITICAL
+            or self.waiting_ - self.lanes[CRITICAL].count < self.queue_size
+        ):
+            break
+        policy = self.when_full
+        nt_unlock(&self.mutex)
+        if policy == WHEN_FULL_RAISE:
+            raise QueueFull(
+                f"{self.queue_size} tasks wait already (queue_size={self.queue_size}): "
+                "submit later, raise queue_size, or choose when_full='block' or 'run'"
+            )
+        if policy == WHEN_FULL_RUN or getattr(self.own, "inside", False):
+            # A thread of the pool that waited for room might wait for itself.
+            task._run()
+            return 0
+        wait_for_room(self)
+    link(lane, task)
+    self.waiting_ += 1
+    lane.submitted += 1
+    if task.view is not None:
+        task.view.outstanding_ += 1
+    launch = self.launcher is not None
+    if not launch:
+        wake = plan(self, &start)
+    nt_unlock(&self.mutex)
+    if wake is not NULL:
+        PyThread_release_lock(wake.parker.lock)
+    if nt_load(&task.phase) == CANCELLED:  # a delayed task may be, between the two
+        forget(self, task)
+    if launch:
+        pump(self)
+    elif start:
+        start_for(self, task)
+    return 0
+
+
+cdef int start_for(Dispatcher self, TaskCore task) except -1:
+    """Start the thread that a submission was found to need."""
+    cdef bint stuck
+    try:
+        start_one(self)
+    except BaseException:
+        nt_lock(&self.mutex)
+        stuck = not self.threads_ and task.waiting
+        nt_unlock(&self.mutex)
+        if stuck:
+            forget(self, task)
+            raise
+        logger.exception("a pool thread could not be started; %d serve on", self.threads_)
+    else:
+        self.engage()
+    return 0
+
+
+cdef int start_one(Dispatcher self) except -1:
+    """Start a thread that is counted already."""
+    try:
+        self.start_thread()
+    except BaseException:
+        nt_lock(&self.mutex)
+        self.threads_ -= 1
+        nt_unlock(&self.mutex)
+        raise
+    return 0
+
+
+cdef int wait_for_room(Dispatcher self) except -1:
+    """Sleep until a task has left the lanes, or the settings have changed."""
+    cdef Parker *parker = parker_get()
+    cdef bint woken
+    nt_lock(&self.mutex)
+    woken = (
+        self.refusal is not None
+        or not self.queue_size
+        or self.when_full != WHEN_FULL_BLOCK
+        or self.waiting_ - self.lanes[CRITICAL].count < self.queue_size
+    )
+    if not woken:
+        push(&self.space, parker)
+    nt_unlock(&self.mutex)
+    try:
+        if not woken:
+            woken = park(parker, -1)
+            if woken:
+                return 0
+    finally:
+        retract(self, &self.space, parker, woken)
+    return 0
+
+
+cdef inline void link(LaneState *lane, TaskCore task) noexcept:
+    """Append a task to its lane. The mutex is held."""
+    task.waiting = True
+    task.next = NULL
+    task.prev = lane.tail
+    if lane.tail is NULL:
+        lane.head = <PyObject *>task
+    else:
+        (<TaskCore>lane.tail).next = <PyObject *>task
+    lane.tail = <PyObject *>task
+    Py_INCREF(task)
+    lane.count += 1
+
+
+cdef inline void unlink(LaneState *lane, TaskCore task) noexcept:
+    """Take a task out of its lane; the reference of the lane is the caller's. Mutex held."""
+    cdef PyObject *raw = <PyObject *>task
+    task.waiting = False
+    if task.prev is NULL:
+        lane.head = task.next
+    else:
+        (<TaskCore>task.prev).next = task.next
+    if task.next is NULL:
+        lane.tail = task.prev
+    else:
+        (<TaskCore>task.next).prev = task.prev
+    if task.warned:
+        if lane.warned[1] is raw:
+            lane.warned[1] = task.prev
+        if lane.warned[2] is raw:
+            lane.warned[2] = task.prev
+    task.next = task.prev = NULL
+    lane.count -= 1
+
+
+cdef inline Py_ssize_t startable(Dispatcher self) noexcept:
+    """Return how many of the waiting tasks may start now. The mutex is held."""
+    cdef Py_ssize_t found = 0, room
+    cdef int i
+    if not self.waiting_:
+        return 0
+    for i in range(LANES):
+        if self.lanes[i].count:
+            room = self.lanes[i].limit - self.active_ - found
+            if room <= 0:
+                break
+            found += min(self.lanes[i].count, room)
+    return found
+
+
+cdef Place *plan(Dispatcher self, bint *start) noexcept:
+    """Decide on a thread to start (counted here) and one to wake. The mutex is held."""
+    cdef Py_ssize_t free = self.threads_ - self.busy
+    cdef Py_ssize_t wanted
+    cdef Place *place
+    start[0] = False
+    # Where all threads are there and one is on its way to the lanes, it will do.
+    if self.threads_ >= self.max_threads and (self.waking or self.idle_top is NULL):
+        if self.lanes[CRITICAL].count <= free:
+            return NULL
+    wanted = startable(self)
+    if wanted > free and (
+        self.threads_ < self.max_threads or self.lanes[CRITICAL].count > free
+    ):
+        start[0] = True
+    elif self.threads_ < self.min_threads and self.refusal is None and not self.leaving:
+        start[0] = True
+    if start[0]:
+        self.threads_ += 1
+    if not wanted or self.waking or self.idle_top is NULL:
+        return NULL
+    self.waking = True
+    place = self.idle_top
+    leave_idle(self, place)
+    return place
+
+
+cdef inline void join_idle(Dispatcher self, Place *place) noexcept:
+    place.is_idle = True
+    place.newer = NULL
+    place.older = self.idle_top
+    if self.idle_top is not NULL:
+        self.idle_top.newer = place
+    self.idle_top = place
+    self.idle_ += 1
+
+
+cdef inline void leave_idle(Dispatcher self, Place *place) noexcept:
+    place.is_idle = False
+    if place.newer is NULL:
+        self.idle_top = place.older
+    else:
+        place.newer.older = place.older
+    if place.older is not NULL:
+        place.older.newer = place.newer
+    self.idle_ -= 1
+
+
+cdef Parker *stir(Dispatcher self) noexcept:
+    """Return the parkers of all idle threads, to make them look. The mutex is held."""
+    cdef Parker *found = NULL
+    cdef Place *place
+    while self.idle_top is not NULL:
+        place = self.idle_top
+        leave_idle(self, place)
+        place.parker.next = found
+        found = place.parker
+    return found
+
+
+cdef inline TaskCore pick(Dispatcher self, long long now):
+    """Take the task that may start first out of its lane, or None. The mutex is held."""
+    cdef LaneState *lane
+    cdef TaskCore task
+    cdef int i
+    if not self.waiting_:
+        return None
+    for i in range(LANES):
+        lane = &self.lanes[i]
+        if lane.count:
+            if self.active_ >= lane.limit:
+                return None
+            task = <TaskCore>lane.head
+            unlink(lane, task)
+            Py_DECREF(task)  # the lane's; the local has its own
+            self.waiting_ -= 1
+            self.active_ += 1
+            lane.waited += now - task.queued
+            return task
+    return None
+
+
+cdef inline void account(Dispatcher self, TaskCore task) noexcept:
+    """Count the end of a task that `pick` gave out. The mutex is held."""
+    cdef LaneState *lane = &self.lanes[task.lane_]
+    self.active_ -= 1
+    if task.phase == CANCELLED:
+        lane.cancelled += 1
+    elif task.failed:
+        lane.failed += 1
+    else:
+        lane.completed += 1
+
+
+cdef inline Parker *take_drainers(Dispatcher self) noexcept:
+    """Return the parkers of those who wait for the last task, if it is gone. Mutex held."""
+    cdef Parker *parked = NULL
+    if self.drainers is not NULL and not self.active_ and not self.waiting_:
+        parked = self.drainers
+        self.drainers = NULL
+    return parked
+
+
+cdef inline Parker *leave_view(Submitter view) noexcept:
+    """Return the parkers to release now that a task of a view ended. The mutex is held."""
+    cdef Parker *parked = NULL
+    view.outstanding_ -= 1
+    if not view.outstanding_:
+        parked = view.parked
+        view.parked = NULL
+    return parked
+
+
+cdef inline Parker *take_room(Dispatcher self) noexcept:
+    """Return the parker of the first who waits for room. The mutex is held."""
+    cdef Parker *parker = self.space
+    if parker is not NULL:
+        self.space = parker.next
+        parker.next = NULL
+    return parker
+
+
+cdef int forget(Dispatcher self, TaskCore task) except -1:
+    """Take a cancelled task out of its lane, if it is still there."""
+    cdef Submitter view = None
+    cdef Parker *parked = NULL
+    cdef Parker *drainers = NULL
+    cdef Parker *room = NULL
+    cdef LaneState *lane = &self.lanes[task.lane_]
+    cdef bint found
+    nt_lock(&self.mutex)
+    found = task.waiting
+    if found:
+        unlink(lane, task)
+        self.waiting_ -= 1
+        lane.cancelled += 1
+        view = task.view
+        task.view = None
+        if view is not None:
+            parked = leave_view(view)
+        drainers = take_drainers(self)
+        room = take_room(self)
+    nt_unlock(&self.mutex)
+    if found:
+        Py_DECREF(task)  # the lane's
+    release_all(parked)
+    release_all(drainers)
+    release_all(room)
+    return 0
+
+
+cdef int pump(Dispatcher self) except -1:
+    """Hand what may start to the launcher; one thread at a time does so."""
+    cdef TaskCore task = None
+    cdef object launcher = None
+    cdef Parker *room
+    cdef long long now
+    nt_lock(&self.mutex)
+    if self.pumping:  # the one that pumps looks again after we changed the lanes
+        nt_unlock(&self.mutex)
+        return 0
+    self.pumping = True
+    nt_unlock(&self.mutex)
+    while True:
+        task = None
+        launcher = None
+        room = NULL
+        now = nt_now()
+        nt_lock(&self.mutex)
+        launcher = self.launcher
+        if launcher is not None:
+            task = pick(self, now)
+        if task is None:
+            self.pumping = False
+        else:
+            room = take_room(self)
+        nt_unlock(&self.mutex)
+        release_all(room)
+        if task is None:
+            break
+        try:
+            launcher(task)
+        except BaseException as exc:
+            task._end(True, exc)
+            self.release(task)
+    if launcher is None:
+        self.engage()
+    return 0
+
+
+@cython.final
+cdef class Dispatcher:
+    """Four lanes, the reserves between them, and the threads or executor that serve them."""
+
+    cdef nt_mutex mutex  # protects all fields that change
+    cdef LaneState lanes[4]
+    cdef Py_ssize_t waiting_
+    cdef Py_ssize_t active_
+    cdef Py_ssize_t threads_
+    cdef Py_ssize_t busy
+    cdef Py_ssize_t idle_
+    cdef Py_ssize_t min_threads
+    cdef Py_ssize_t max_threads
+    cdef Py_ssize_t queue_size
+    cdef long long idle_timeout  # microseconds; -1: for ever
+    cdef int when_full
+    cdef bint waking
+    cdef bint leaving
+    cdef bint pumping
+    cdef Place *idle_top
+    cdef Place *places
+    cdef Parker *space
+    cdef Parker *drainers
+    cdef object refusal
+    cdef object launcher
+    cdef object task_type
+    cdef object start_thread
+    cdef object own
+    cdef object __weakref__
+
+    def __init__(self, task_type, start_thread):
+        self.task_type = task_type
+        self.start_thread = start_thread
+        self.own = threading.local()
+        self.max_threads = 1
+        self.idle_timeout = -1
+        for i in range(LANES):
+            self.lanes[i].limit = UNLIMITED
+
+    def __dealloc__(self):
+        cdef PyObject *task
+        for i in range(LANES):
+            while self.lanes[i].head is not NULL:
+                task = self.lanes[i].head
+                unlink(&self.lanes[i], <TaskCore>task)
+                Py_DECREF(<object>task)
+
+    def configure(
+        self, limits, Py_ssize_t min_threads, Py_ssize_t max_threads, idle_timeout,
+        Py_ssize_t queue_size, when_full
+    ):
+        """Take new limits; what waits and may now start is started.
+
+        Parameters:
+            limits: per lane, how many tasks may run for it to start one more.
+            min_threads, max_threads: threads that stay, and the most there are.
+            idle_timeout: seconds after which an idle thread goes; None: never.
+            queue_size: the most that may wait, CRITICAL aside; 0: no bound.
+            when_full: ``'block'``, ``'raise'`` or ``'run'``.
+        """
+        cdef Parker *space
+        cdef Parker *stirred
+        cdef Py_ssize_t numbers[4]
+        cdef long long timeout = microseconds(idle_timeout)
+        cdef int policy = _POLICIES.index(when_full)
+        for i in range(LANES):
+            numbers[i] = limits[i]
+        nt_lock(&self.mutex)
+        for i in range(LANES):
+            self.lanes[i].limit = numbers[i]
+        self.min_threads = min_threads
+        self.max_threads = max_threads
+        self.idle_timeout = timeout
+        self.queue_size = queue_size
+        self.when_full = policy
+        space = self.space
+        self.space = NULL
+        stirred = stir(self)
+        nt_unlock(&self.mutex)
+        release_all(space)
+        release_all(stirred)
+        self.engage()
+
+    def set_launcher(self, launcher):
+        """Hand tasks to ``launcher(task)`` from now on; None: back to own threads."""
+        cdef object old
+        cdef Parker *stirred
+        nt_lock(&self.mutex)
+        old = self.launcher
+        self.launcher = launcher
+        stirred = stir(self)
+        nt_unlock(&self.mutex)
+        release_all(stirred)
+        old = None
+        self.engage()
+
+    def open(self):
+        """Accept submissions."""
+        cdef object old
+        nt_lock(&self.mutex)
+        old = self.refusal
+        self.refusal = None
+        self.leaving = False
+        nt_unlock(&self.mutex)
+        old = None
+        self.engage()
+
+    def close(self, refusal):
+        """Refuse submissions from now on.
+
+        Parameters:
+            refusal: called for each submission, returns the exception to raise, or
+                None to accept this one all the same.
+        """
+        cdef object old
+        cdef Parker *space
+        nt_lock(&self.mutex)
+        old = self.refusal
+        self.refusal = refusal
+        space = self.space
+        self.space = NULL
+        nt_unlock(&self.mutex)
+        release_all(space)
+        old = None
+
+    def end_with_interpreter(self, refusal):
+        """Let the threads go, and answer submissions with *refusal* unless refused already."""
+        nt_lock(&self.mutex)
+        if self.refusal is None:
+            self.refusal = refusal
+        nt_unlock(&self.mutex)
+        self.leave()
+
+    def lose_thread(self):
+        """Note that a thread ended before it came to `work`."""
+        nt_lock(&self.mutex)
+        self.threads_ -= 1
+        nt_unlock(&self.mutex)
+
+    def leave(self):
+        """Let the threads go as soon as they find nothing to do."""
+        cdef Parker *stirred
+        nt_lock(&self.mutex)
+        self.leaving = True
+        stirred = stir(self)
+        nt_unlock(&self.mutex)
+        release_all(stirred)
+
+    def make(self, fn, tuple args not None, dict kwargs, unsigned char lane):
+        """Return a task that is not queued yet, in a copy of the caller's context."""
+        return make(self, fn, args, kwargs, lane)
+
+    def enqueue(self, TaskCore task not None, Submitter view=None):
+        """Queue a task made before, whatever the bound; it was accepted then."""
+        task.view = view
+        enqueue(self, task, True)
+
+    def engage(self):
+        """Start or wake what it takes to run the tasks that may start."""
+        cdef Place *wake = NULL
+        cdef bint start = True, launch = False
+        while start:
+            nt_lock(&self.mutex)
+            launch = self.launcher is not None
+            if launch:
+                start = False
+                wake = NULL
+            else:
+                wake = plan(self, &start)
+            nt_unlock(&self.mutex)
+            if wake is not NULL:
+                PyThread_release_lock(wake.parker.lock)
+            if launch:
+                pump(self)
+            elif start:
+                start_one(self)
+
+    def work(self):
+        """Run tasks until this thread is no longer needed: the body of a pool thread."""
+        cdef Place place
+        self.own.inside = True
+        memset(&place, 0, sizeof(place))
+        place.parker = parker_get()
+        place.ident = PyThread_get_thread_ident()
+        place.mutex = &self.mutex
+        nt_lock(&self.mutex)
+        place.after = self.places
+        if self.places is not NULL:
+            self.places.before = &place
+        self.places = &place
+        nt_unlock(&self.mutex)
+        try:
+            serve(self, &place)
+        finally:
+            parker_put(place.parker)
+
+    def release(self, TaskCore task not None):
+        """Give back the place of a task that the launcher ran."""
+        cdef Submitter view
+        cdef Parker *parked = NULL
+        cdef Parker *drainers
+        nt_lock(&self.mutex)
+        account(self, task)
+        view = task.view
+        task.view = None
+        if view is not None:
+            parked = leave_view(view)
+        drainers = take_drainers(self)
+        nt_unlock(&self.mutex)
+        release_all(parked)
+        release_all(drainers)
+        view = None
+        self.engage()
+
+    def take_waiting(self, Submitter view=None):
+        """Take the waiting tasks out of their lanes, all or those of one view, in order."""
+        cdef list taken = []
+        cdef TaskCore task = None
+        cdef Submitter owner = None
+        cdef PyObject *raw
+        cdef Parker *parked
+        cdef Parker *more
+        cdef int i
+        for i in range(LANES):
+            while True:
+                task = None
+                owner = None
+                parked = NULL
+                nt_lock(&self.mutex)
+                raw = self.lanes[i].head
+                while raw is not NULL and view is not None:
+                    if (<TaskCore>raw).view is view:
+                        break
+                    raw = (<TaskCore>raw).next
+                if raw is not NULL:
+                    task = <TaskCore>raw
+                    unlink(&self.lanes[i], task)
+                    Py_DECREF(task)  # the lane's; the local has its own
+                    self.waiting_ -= 1
+                    self.lanes[i].cancelled += 1
+                    owner = task.view
+                    task.view = None
+                    if owner is not None:
+                        parked = leave_view(owner)
+                nt_unlock(&self.mutex)
+                release_all(parked)
+                if task is None:
+                    break
+                taken.append(task)
+        nt_lock(&self.mutex)
+        parked = self.space
+        self.space = NULL
+        more = take_drainers(self)
+        nt_unlock(&self.mutex)
+        release_all(parked)
+        release_all(more)
+        return taken
+
+    def take_one(self):
+        """Take the first waiting task out of its lane, or return None: ``_work_queue.get``."""
+        cdef TaskCore task = None
+        cdef Submitter view = None
+        cdef Parker *parked = NULL
+        cdef Parker *drainers = NULL
+        cdef int i
+        nt_lock(&self.mutex)
+        for i in range(LANES):
+            if self.lanes[i].count:
+                task = <TaskCore>self.lanes[i].head
+                unlink(&self.lanes[i], task)
+                Py_DECREF(task)  # the lane's; the local has its own
+                self.waiting_ -= 1
+                view = task.view
+                task.view = None
+                if view is not None:
+                    parked = leave_view(view)
+                drainers = take_drainers(self)
+                break
+        nt_unlock(&self.mutex)
+        release_all(parked)
+        release_all(drainers)
+        return task
+
+    def overdue(self, int level, double age):
+        """Return the tasks that have waited for *age* seconds, each once per *level* (1, 2).
+
+        Returns:
+            The tasks, and the time (monotonic seconds) at which the next one may be
+            due; None when nothing waits.
+        """
+        cdef list found = []
+        cdef TaskCore task = None
+        cdef PyObject *raw
+        cdef long long horizon = nt_now() - <long long>(age * 1e9)
+        cdef long long soonest = 0
+        cdef int i
+        if not 1 <= level <= 2:
+            raise ValueError(f"level must be 1 or 2, not {level}")
+        for i in range(LANES):
+            while True:
+                task = None
+                nt_lock(&self.mutex)
+                raw = self.lanes[i].warned[level]
+                raw = self.lanes[i].head if raw is NULL else (<TaskCore>raw).next
+                if raw is not NULL:
+                    if (<TaskCore>raw).queued <= horizon:
+                        task = <TaskCore>raw
+                        task.warned |= level
+                        self.lanes[i].warned[level] = raw
+                    elif not soonest or (<TaskCore>raw).queued < soonest:
+                        soonest = (<TaskCore>raw).queued
+                nt_unlock(&self.mutex)
+                if task is None:
+                    break
+                found.append(task)
+        return found, (soonest * 1e-9 + age if soonest else None)
+
+    def wait_drained(self, timeout=None):
+        """Block until no task waits or runs; return False if that took too long.
+
+        Parameters:
+            timeout: seconds; None waits for ever.
+        """
+        cdef long long limit = microseconds(timeout)
+        cdef Parker *parker = parker_get()
+        cdef bint woken
+        nt_lock(&self.mutex)
+        woken = not self.active_ and not self.waiting_
+        if not woken:
+            push(&self.drainers, parker)
+        nt_unlock(&self.mutex)
+        try:
+            if not woken:
+                woken = park(parker, limit)
+            else:
+                limit = 0
+        finally:
+            woken = retract(self, &self.drainers, parker, woken)
+        return woken
+
+    def abandon(self):
+        """Forget all threads and tasks: for a forked child, which has none of the threads.
+
+        Returns:
+            The tasks that waited, and those that ran.
+        """
+        cdef list waiting = []
+        cdef list running = []
+        cdef TaskCore task = None
+        cdef Place *place
+        cdef int i
+        memset(&self.mutex, 0, sizeof(nt_mutex))
+        for i in range(LANES):
+            while self.lanes[i].head is not NULL:
+                task = <TaskCore>self.lanes[i].head
+                unlink(&self.lanes[i], task)
+                Py_DECREF(task)  # the lane's; the local has its own
+                task.view = None
+                waiting.append(task)
+        place = self.places
+        while place is not NULL:
+            if place.task is not NULL:
+                task = <TaskCore>place.task
+                task.view = None
+                running.append(task)
+            place = place.after
+        self.places = NULL
+        self.idle_top = NULL
+        self.space = self.drainers = NULL
+        self.waiting_ = self.active_ = self.threads_ = self.busy = self.idle_ = 0
+        self.waking = self.pumping = False
+        return waiting, running
+
+    def running(self):
+        """Return ``(thread id, task, target)`` of each task that a pool thread runs."""
+        cdef list found = []
+        cdef unsigned long seen[64]
+        cdef PyObject *tasks[64]
+        cdef PyObject *fns[64]
+        cdef Py_ssize_t skip = 0, i, n
+        cdef Place *place
+        while True:
+            n = i = 0
+            nt_lock(&self.mutex)
+            place = self.places
+            while place is not NULL and n < 64:
+                if place.task is not NULL:
+                    if i >= skip:
+                        seen[n] = place.ident
+                        tasks[n] = place.task
+                        fns[n] = place.fn
+                        Py_INCREF(<object>place.task)
+                        if place.fn is not NULL:
+                            Py_INCREF(<object>place.fn)
+                        n += 1
+                    i += 1
+                place = place.after
+            nt_unlock(&self.mutex)
+            for i in range(n):
+                fn = None
+                if fns[i] is not NULL:
+                    fn = <object>fns[i]
+                    Py_DECREF(fn)
+                task = <object>tasks[i]
+                Py_DECREF(task)
+                found.append((seen[i], task, fn))
+            if n < 64:
+                return found
+            skip += n
+
+    @property
+    def active(self):
+        """How many tasks run, in all lanes."""
+        return self.active_
+
+    @property
+    def threads(self):
+        """How many threads there are, the ones about to start included."""
+        return self.threads_
+
+    @property
+    def idle(self):
+        """How many threads sleep."""
+        return self.idle_
+
+    @property
+    def waiting(self):
+        """How many tasks wait, in all lanes."""
+        return self.waiting_
+
+    def figures(self):
+        """Return one consistent set of counters; lists are per lane, CRITICAL first."""
+        cdef LaneState lanes[4]
+        cdef Py_ssize_t active, threads, idle
+        nt_lock(&self.mutex)
+        lanes = self.lanes
+        active, threads, idle = self.active_, self.threads_, self.idle_
+        nt_unlock(&self.mutex)
+        return {
+            "active": active,
+            "threads": threads,
+            "idle": idle,
+            "waiting": [lanes[i].count for i in range(LANES)],
+            "submitted": [lanes[i].submitted for i in range(LANES)],
+            "completed": [lanes[i].completed for i in range(LANES)],
+            "failed": [lanes[i].failed for i in range(LANES)],
+            "cancelled": [lanes[i].cancelled for i in range(LANES)],
+            "wait_seconds": [lanes[i].waited * 1e-9 for i in range(LANES)],
+        }
+
+
+cdef int serve(Dispatcher self, Place *place) except -1:
+    """The life of a pool thread: end one task and pick the next in one locked section."""
+    cdef TaskCore ended = None
+    cdef TaskCore task = None
+    cdef Submitter view = None
+    cdef Parker *deferred = NULL  # those who wait for the task that ended
+    cdef Parker *parked = NULL
+    cdef Parker *drainers = NULL
+    cdef Parker *room = NULL
+    cdef Place *wake = NULL
+    cdef PyObject *fn = NULL
+    cdef bint woken = False, surplus, leaving, launch, stay
+    cdef long long now
+    while True:
+        now = ended.finished if ended is not None and ended.finished else nt_now()
+        wake = NULL
+        room = parked = drainers = NULL
+        nt_lock(&self.mutex)
+        if ended is not None:
+            place.task = NULL
+            self.busy -= 1
+            account(self, ended)
+            view = ended.view
+            ended.view = None
+            if view is not None:
+                parked = leave_view(view)
+        if woken:
+            self.waking = woken = False
+        launch = self.launcher is not None
+        surplus = self.threads_ > self.max_threads
+        if not launch and not (surplus and not self.lanes[CRITICAL].count):
+            task = pick(self, now)
+        if task is not None:
+            self.busy += 1
+            place.task = <PyObject *>task
+            place.fn = <PyObject *>task.fn
+            Py_INCREF(task.fn)
+            room = take_room(self)
+        leaving = task is None and (surplus or self.leaving or launch)
+        if self.idle_top is not NULL and not self.waking and startable(self):
+            self.waking = True
+            wake = self.idle_top
+            leave_idle(self, wake)
+        if leaving:
+            self.threads_ -= 1
+            forget_place(self, place)
+        elif task is None:
+            join_idle(self, place)
+        drainers = take_drainers(self)
+        nt_unlock(&self.mutex)
+        if wake is not NULL:
+            PyThread_release_lock(wake.parker.lock)
+        release_all(parked)
+        release_all(drainers)
+        release_all(room)
+        if ended is not None:
+            ended = None
+            view = None
+        if task is not None:
+            release_all(deferred)
+            deferred = NULL
+            if begin(task, now):
+                execute(task, place, &deferred)
+            else:
+                task.finished = 0
+                clear_place(place)
+            ended = task
+            task = None
+            continue
+        if leaving:
+            release_all(deferred)
+            if launch:
+                pump(self)
+            return 0
+        stay = sleep(self, place, deferred)
+        deferred = NULL
+        if not stay:
+            return 0
+        woken = True
+
+
+cdef void forget_place(Dispatcher self, Place *place) noexcept:
+    """Take a place out of the list of all. The mutex is held."""
+    if place.before is NULL:
+        self.places = place.after
+    else:
+        place.before.after = place.after
+    if place.after is not NULL:
+        place.after.before = place.before
+
+
+cdef bint sleep(Dispatcher self, Place *place, Parker *deferred) except -1:
+    """Wait to be woken; return False if this thread should go instead.
+
+    Those who wait for the last result are woken when the interpreter has been let
+    go, so that they find it free.
+    """
+    cdef PyLockStatus status
+    cdef long long timeout
+    cdef bint idle, goes
+    while True:
+        timeout = self.idle_timeout
+        with nogil:
+            release_all(deferred)
+            status = PyThread_acquire_lock_timed(place.parker.lock, timeout, 0)
+        deferred = NULL
+        if status == PY_LOCK_ACQUIRED:
+            return True
+        nt_lock(&self.mutex)
+        idle = place.is_idle
+        goes = idle and (self.threads_ > self.min_threads or self.leaving)
+        if goes:
+            leave_idle(self, place)
+            self.threads_ -= 1
+            forget_place(self, place)
+        nt_unlock(&self.mutex)
+        if goes:
+            return False
+        if not idle:  # somebody took it off the stack and is about to release it
+            with nogil:
+                PyThread_acquire_lock_timed(place.parker.lock, -1, 0)
+            return True
+
+
+# The clockwork.
+
+cdef enum:
+    SKIP = 0
+    DELAY = 1
+    BURST = 2
+
+cdef tuple _MISSED = ("skip", "delay", "burst")
+
+cdef struct Entry:
+    long long when
+    unsigned long long serial
+    PyObject *timer  # owned
+
+cdef enum:
+    AWAKE = 0
+    FOREVER = 0x7fffffffffffffff
+    # Far enough for any schedule, near enough to be added to.
+    FAR = 0x3fffffffffffffff
+
+
+cdef struct Periodic:
+    long long interval
+    long long runs
+    long long missed
+    int policy
+
+
+@cython.final
+@cython.no_gc
+cdef class TimerCore:
+    """One timer of a ticker: fires once, or every *interval* seconds until cancelled."""
+
+    # The collector need not look into timers: one that waits is held by its ticker,
+    # and one that does not has let go of its callback. The ticker's mutex protects
+    # all that changes.
+    cdef object callback
+    cdef tuple args
+    cdef TickerCore ticker
+    cdef Periodic *periodic  # NULL: fires once
+    cdef long long when_
+    cdef Py_ssize_t index  # in the heap
+    cdef unsigned char alive  # in the heap
+    cdef unsigned char fired
+
+    def __init__(self):
+        raise TypeError("timers are made by Ticker.call_at, call_later and call_every")
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.periodic)
+
+    @property
+    def when(self):
+        """When the timer fires next: seconds of the ticker's clock."""
+        return self.when_ * 1e-9
+
+    @property
+    def interval(self):
+        """Seconds between two fires, or None."""
+        return None if self.periodic is NULL else self.periodic.interval * 1e-9
+
+    @property
+    def runs(self):
+        """How often the timer has fired."""
+        return self.fired if self.periodic is NULL else self.periodic.runs
+
+    @property
+    def missed(self):
+        """How many fires were left out because the tick came late."""
+        return 0 if self.periodic is NULL else self.periodic.missed
+
+    @property
+    def active(self):
+        """Whether the timer will fire."""
+        return bool(nt_load(&self.alive))
+
+    def cancel(self):
+        """Keep the timer from firing again; return False if it had nothing left to do."""
+        cdef TickerCore ticker = self.ticker
+        cdef object callback = None
+        cdef tuple args = None
+        cdef bint found
+        nt_lock(&ticker.mutex)
+        found = self.alive
+        if found:
+            heap_remove(ticker, self)
+            callback = self.callback
+            args = self.args
+            self.callback = None
+            self.args = None
+        nt_unlock(&ticker.mutex)
+        if found:
+            Py_DECREF(self)  # the heap's
+        return found
+
+
+cdef inline bint earlier(Entry *a, Entry *b) noexcept nogil:
+    return a.when < b.when or (a.when == b.when and a.serial < b.serial)
+
+
+cdef inline void place_at(Entry *heap, Py_ssize_t i, Entry entry) noexcept nogil:
+    heap[i] = entry
+    (<TimerCore>entry.timer).index = i
+
+
+cdef void sift_up(Entry *heap, Py_ssize_t i) noexcept:
+    cdef Entry entry = heap[i]
+    cdef Py_ssize_t parent
+    while i > 0:
+        parent = (i - 1) >> 2
+        if not earlier(&entry, &heap[parent]):
+            break
+        place_at(heap, i, heap[parent])
+        i = parent
+    place_at(heap, i, entry)
+
+
+cdef void sift_down(Entry *heap, Py_ssize_t size, Py_ssize_t i) noexcept:
+    cdef Entry entry = heap[i]
+    cdef Py_ssize_t child, best, last
+    while True:
+        child = (i << 2) + 1
+        if child >= size:
+            break
+        best = child
+        last = min(child + 4, size)
+        child += 1
+        while child < last:
+            if earlier(&heap[child], &heap[best]):
+                best = child
+            child += 1
+        if not earlier(&heap[best], &entry):
+            break
+        place_at(heap, i, heap[best])
+        i = best
+    place_at(heap, i, entry)
+
+
+cdef void heap_push(TickerCore self, TimerCore timer) noexcept:
+    """Put a timer into the heap, which has room; the heap gets a reference. Mutex held."""
+    cdef Py_ssize_t i = self.size
+    self.serial += 1
+    self.heap[i].when = timer.when_
+    self.heap[i].serial = self.serial
+    self.heap[i].timer = <PyObject *>timer
+    self.size += 1
+    Py_INCREF(timer)
+    nt_store(&timer.alive, True)
+    sift_up(self.heap, i)
+
+
+cdef void heap_remove(TickerCore self, TimerCore timer) noexcept:
+    """Take a timer out; the reference of the heap is the caller's. The mutex is held."""
+    cdef Py_ssize_t i = timer.index
+    cdef Entry last
+    self.size -= 1
+    nt_store(&timer.alive, False)
+    if i != self.size:
+        last = self.heap[self.size]
+        place_at(self.heap, i, last)
+        sift_up(self.heap, i)
+        sift_down(self.heap, self.size, (<TimerCore>last.timer).index)
+
+
+cdef long long nanoseconds(object seconds) except? -1:
+    """Return a time in the unit of the heap."""
+    cdef double value = seconds
+    if value != value or value - value != 0:
+        raise ValueError(f"a timer needs a finite time, not {seconds!r}")
+    value *= 1e9
+    if value >= <double>FAR:
+        return FAR
+    if value <= -<double>FAR:
+        return -FAR
+    return <long long>value
+
+
+cdef class TickerCore:
+    """The clockwork: a heap of timers, and the loop that fires those that are due."""
+
+    cdef nt_mutex mutex  # protects what follows, and the timers
+    cdef Entry *heap
+    cdef Py_ssize_t size
+    cdef Py_ssize_t room
+    cdef unsigned long long serial
+    cdef long long asleep_until  # AWAKE, or when the thread means to wake
+    cdef Parker *parker
+    cdef bint stopping
+    cdef long long fires_
+    cdef object clock  # None: the machine's
+
+    def __cinit__(self, *args, **kwargs):
+        self.parker = parker_get()
+
+    def __init__(self, now=None):
+        self.clock = now
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        for i in range(self.size):
+            Py_DECREF(<object>self.heap[i].timer)
+        PyMem_RawFree(self.heap)
+        if self.parker is not NULL:
+            parker_put(self.parker)
+
+    def call_at(self, when, callback, /, *args):
+        """Call ``callback(*args)`` on the tick at *when* (seconds of the ticker's clock).
+
+        Returns:
+            The `Timer`.
+
+        Raises:
+            TypeError: the callback cannot be called.
+            ValueError: the time is not finite.
+        """
+        return add_timer(self, nanoseconds(when), NULL, callback, args)
+
+    def call_later(self, delay, callback, /, *args):
+        """Call ``callback(*args)`` on the tick in *delay* seconds; negative: at the next.
+
+        Returns:
+            The `Timer`.
+
+        Raises:
+            TypeError: the callback cannot be called.
+            ValueError: the delay is not finite.
+        """
+        return add_timer(self, now_of(self) + nanoseconds(delay), NULL, callback, args)
+
+    def call_every(self, interval, callback, /, *args, missed="skip", first=None):
+        """Call ``callback(*args)`` on the tick every *interval* seconds, at a fixed rate.
+
+        Parameters:
+            interval: seconds, more than zero.
+            missed: what follows when the tick comes late by an interval or more:
+                ``'skip'`` keeps the phase, ``'delay'`` starts a new one, ``'burst'``
+                catches up (the words of tokio's ``MissedTickBehavior``).
+            first: seconds until the first call; one interval when left out.
+
+        Returns:
+            The `Timer`.
+
+        Raises:
+            TypeError: the callback cannot be called.
+            ValueError: the interval is not positive and finite, or *missed* unknown.
+        """
+        cdef Periodic periodic
+        cdef double seconds = interval
+        cdef long long start
+        if not 0 < seconds < float("inf"):
+            raise ValueError(f"interval must be positive and finite seconds, not {seconds!r}")
+        if missed not in _MISSED:
+            raise ValueError(f"missed must be 'skip', 'delay' or 'burst', not {missed!r}")
+        periodic.interval = max(1, nanoseconds(seconds))
+        periodic.runs = periodic.missed = 0
+        periodic.policy = _MISSED.index(missed)
+        start = periodic.interval if first is None else nanoseconds(first)
+        return add_timer(self, now_of(self) + start, &periodic, callback, args)
+
+    def tick(self):
+        """Fire the timers that are due; return how many did."""
+        return tick(self)
+
+    def run(self):
+        """Fire timers as they fall due until `stop`: the body of the ticker's thread."""
+        cdef long long until, pause
+        cdef PyLockStatus status
+        cdef bint roused
+        while True:
+            tick(self)
+            pause = now_of(self)
+            nt_lock(&self.mutex)
+            if self.stopping:
+                nt_unlock(&self.mutex)
+                return
+            if self.size:
+                until = self.heap[0].when
+                if until <= pause:
+                    nt_unlock(&self.mutex)
+                    continue
+                pause = (until - pause + 999) // 1000
+                pause = min(pause, PY_TIMEOUT_MAX)
+                self.asleep_until = until
+            else:
+                pause = -1
+                self.asleep_until = FOREVER
+            nt_unlock(&self.mutex)
+            with nogil:
+                status = PyThread_acquire_lock_timed(self.parker.lock, pause, 0)
+            if status != PY_LOCK_ACQUIRED:
+                nt_lock(&self.mutex)
+                roused = self.asleep_until == AWAKE
+                self.asleep_until = AWAKE
+                nt_unlock(&self.mutex)
+                if roused:  # somebody is about to release it
+                    with nogil:
+                        PyThread_acquire_lock_timed(self.parker.lock, -1, 0)
+
+    def stop(self):
+        """Make `run` return after the callbacks of this tick."""
+        cdef bint rouse
+        nt_lock(&self.mutex)
+        self.stopping = True
+        rouse = self.asleep_until != AWAKE
+        self.asleep_until = AWAKE
+        nt_unlock(&self.mutex)
+        if rouse:
+            PyThread_release_lock(self.parker.lock)
+
+    def reset(self):
+        """Make the ticker ready for another `run`."""
+        nt_lock(&self.mutex)
+        self.stopping = False
+        nt_unlock(&self.mutex)
+
+    def clear(self):
+        """Cancel every timer; return how many there were."""
+        cdef TimerCore timer = None
+        cdef object callback = None
+        cdef tuple args = None
+        cdef Py_ssize_t cleared = 0
+        while True:
+            nt_lock(&self.mutex)
+            if not self.size:
+                nt_unlock(&self.mutex)
+                return cleared
+            timer = <TimerCore>self.heap[self.size - 1].timer
+            heap_remove(self, timer)
+            callback = timer.callback
+            args = timer.args
+            timer.callback = None
+            timer.args = None
+            nt_unlock(&self.mutex)
+            Py_DECREF(timer)  # the heap's
+            cleared += 1
+            timer = None
+            callback = None
+            args = None
+
+    def now(self):
+        """Return the time of the ticker's clock, in seconds."""
+        return now_of(self) * 1e-9
+
+    @property
+    def next_due(self):
+        """When the next timer is due: seconds of the ticker's clock, or None."""
+        cdef long long when = 0
+        cdef bint found
+        nt_lock(&self.mutex)
+        found = self.size > 0
+        if found:
+            when = self.heap[0].when
+        nt_unlock(&self.mutex)
+        return when * 1e-9 if found else None
+
+    @property
+    def fires(self):
+        """How many timers have fired."""
+        return self.fires_
+
+    def __len__(self):
+        return self.size
+
+
+cdef long long now_of(TickerCore self) except? -1:
+    if self.clock is None:
+        return nt_now()
+    return nanoseconds(self.clock())
+
+
+cdef TimerCore add_timer(
+    TickerCore self, long long when, Periodic *periodic, object callback, tuple args
+):
+    cdef TimerCore timer
+    cdef Entry *grown
+    cdef Py_ssize_t room
+    cdef bint rouse
+    if not PyCallable_Check(callback):
+        raise TypeError(f"the callback of a timer must be callable, not {callback!r}")
+    timer = TimerCore.__new__(TimerCore)
+    timer.callback = callback
+    timer.args = args
+    timer.ticker = self
+    timer.when_ = when
+    if periodic is not NULL:
+        timer.periodic = <Periodic *>PyMem_RawMalloc(sizeof(Periodic))
+        if timer.periodic is NULL:
+            raise MemoryError()
+        timer.periodic[0] = periodic[0]
+    nt_lock(&self.mutex)
+    if self.size == self.room:
+        room = self.room * 2 if self.room else 16
+        grown = <Entry *>PyMem_RawRealloc(self.heap, room * sizeof(Entry))
+        if grown is NULL:
+            nt_unlock(&self.mutex)
+            raise MemoryError()
+        self.heap = grown
+        self.room = room
+    heap_push(self, timer)
+    rouse = when < self.asleep_until
+    if rouse:
+        self.asleep_until = AWAKE
+    nt_unlock(&self.mutex)
+    if rouse:
+        PyThread_release_lock(self.parker.lock)
+    return timer
+
+
+cdef void rearm(TickerCore self, TimerCore timer, long long now) noexcept:
+    """Set a periodic timer, which is first in the heap, to its next time. Mutex held."""
+    cdef Periodic *periodic = timer.periodic
+    cdef long long interval = periodic.interval
+    cdef long long late = (now - timer.when_) // interval if now > timer.when_ else 0
+    if periodic.policy == BURST:
+        timer.when_ += interval
+    else:
+        periodic.missed += late
+        if periodic.policy == DELAY and late:
+            timer.when_ = now + interval
+        else:
+            timer.when_ += (late + 1) * interval
+    self.serial += 1
+    self.heap[0].when = timer.when_
+    self.heap[0].serial = self.serial
+    sift_down(self.heap, self.size, 0)
+
+
+cdef Py_ssize_t shrink(TickerCore self) noexcept:
+    """Give memory back when little of it is used. The mutex is held."""
+    cdef Py_ssize_t room = self.room >> 1
+    cdef Entry *smaller
+    if room >= 1024 and self.size < room >> 1:
+        smaller = <Entry *>PyMem_RawRealloc(self.heap, room * sizeof(Entry))
+        if smaller is not NULL:
+            self.heap = smaller
+            self.room = room
+    return self.room
+
+
+cdef Py_ssize_t tick(TickerCore self) except -1:
+    """Fire what is due now; what falls due meanwhile is left to the next tick."""
+    cdef long long now = now_of(self)
+    cdef Py_ssize_t fired = 0
+    cdef TimerCore timer = None
+    cdef object callback = None
+    cdef tuple args = None
+    cdef PyObject *outcome
+    cdef bint once = False
+    while True:
+        nt_lock(&self.mutex)
+        if not self.size or self.heap[0].when > now or self.stopping:
+            shrink(self)
+            nt_unlock(&self.mutex)
+            return fired
+        timer = <TimerCore>self.heap[0].timer
+        callback = timer.callback
+        args = timer.args
+        once = timer.periodic is NULL
+        if once:
+            heap_remove(self, timer)
+            timer.fired = True
+            timer.callback = None
+            timer.args = None
+        else:
+            timer.periodic.runs += 1
+            rearm(self, timer, now)
+        self.fires_ += 1
+        nt_unlock(&self.mutex)
+        if once:
+            Py_DECREF(timer)  # the heap's
+        timer = None
+        fired += 1
+        outcome = raw_call(<PyObject *>callback, <PyObject *>args, NULL)
+        if outcome is NULL:
+            log_callback(callback)
+        else:
+            Py_DECREF(<object>outcome)
+        callback = None
+        args = None
+
+
+cdef int log_callback(object callback) except -1:
+    """Log the exception of a callback: it is set, as after any failed call."""
+    cdef PyObject *raised = nt_take_exception()
+    error = <object>raised
+    Py_DECREF(error)
+    logger.error("exception in timer callback %r", callback, exc_info=error)
+    return 0
+
+
+# The mailbox.
+
+@cython.final
+cdef class Mailbox:
+    """A queue into another thread's loop that costs one wake-up per burst."""
+
+    cdef nt_mutex mutex  # protects the items and the two flags
+    cdef list items
+    cdef bint posted
+    cdef bint closed
+    cdef object wake
+    cdef object handle
+
+    def __init__(self, wake, handle):
+        self.wake = wake
+        self.handle = handle
+        self.items = []
+
+    def post(self, item):
+        """Hand over an item; return False if the mailbox is closed."""
+        cdef bint first = False, closed
+        nt_lock(&self.mutex)
+        closed = self.closed
+        if not closed:
+            self.items.append(item)
+            first = not self.posted
+            self.posted = True
+        nt_unlock(&self.mutex)
+        if first:
+            self.wake()
+        return not closed
+
+    def drain(self):
+        """Handle what was posted: called in the loop's thread."""
+        cdef list fresh = []
+        cdef list items = None
+        nt_lock(&self.mutex)
+        items = self.items
+        self.items = fresh
+        self.posted = False
+        nt_unlock(&self.mutex)
+        for item in items:
+            try:
+                self.handle(item)
+            except BaseException:
+                logger.exception("exception in the handler of a mailbox")
+
+    def close(self):
+        """Refuse further items and return those that were not handled."""
+        cdef list fresh = []
+        cdef list items = None
+        nt_lock(&self.mutex)
+        self.closed = True
+        items = self.items
+        self.items = fresh
+        nt_unlock(&self.mutex)
+        return items
+
+    def __len__(self):
+        return len(self.items)
+
+
+__all__ = [
+    "COMPILED",
+    "Dispatcher",
+    "FutureCore",
+    "Mailbox",
+    "Submitter",
+    "TaskCore",
+    "TickerCore",
+    "TimerCore",
+]

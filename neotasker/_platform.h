@@ -1,0 +1,95 @@
+/* What the compiled core needs of the interpreter and the compiler, in one place:
+ * a mutex, atomic flags, the clock, and a few calls that changed between versions. */
+
+#ifndef NEOTASKER_PLATFORM_H
+#define NEOTASKER_PLATFORM_H
+
+#include <Python.h>
+#include <pythread.h>
+
+/* Atomic bytes: `nt_load` acquires, `nt_store` releases. */
+#if defined(_MSC_VER)
+#  include <intrin.h>
+static inline unsigned char nt_load(unsigned char *p) {
+    return (unsigned char)_InterlockedOr8((char volatile *)p, 0);
+}
+static inline void nt_store(unsigned char *p, unsigned char v) {
+    (void)_InterlockedExchange8((char volatile *)p, (char)v);
+}
+static inline unsigned char nt_swap(unsigned char *p, unsigned char v) {
+    return (unsigned char)_InterlockedExchange8((char volatile *)p, (char)v);
+}
+#else
+static inline unsigned char nt_load(unsigned char *p) {
+    return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+}
+static inline void nt_store(unsigned char *p, unsigned char v) {
+    __atomic_store_n(p, v, __ATOMIC_RELEASE);
+}
+static inline unsigned char nt_swap(unsigned char *p, unsigned char v) {
+    return __atomic_exchange_n(p, v, __ATOMIC_ACQ_REL);
+}
+#endif
+
+/* A mutex of one byte that starts out unlocked when zeroed. It is never held while
+ * user code runs, objects are created or the interpreter is let go, so a thread that
+ * finds it taken waits for a few dozen instructions of another. Before 3.13, which
+ * brought PyMutex, that is a spin that lets the other thread have the interpreter. */
+#if PY_VERSION_HEX >= 0x030D0000
+typedef PyMutex nt_mutex;
+static inline void nt_lock(nt_mutex *m) { PyMutex_Lock(m); }
+static inline void nt_unlock(nt_mutex *m) { PyMutex_Unlock(m); }
+#else
+typedef struct { unsigned char taken; } nt_mutex;
+static inline void nt_lock(nt_mutex *m) {
+    while (nt_swap(&m->taken, 1)) {
+        Py_BEGIN_ALLOW_THREADS
+        Py_END_ALLOW_THREADS
+    }
+}
+static inline void nt_unlock(nt_mutex *m) { nt_store(&m->taken, 0); }
+#endif
+
+/* Nanoseconds of the monotonic clock that time.monotonic() reads. */
+static inline long long nt_now(void) {
+#if PY_VERSION_HEX >= 0x030D0000
+    PyTime_t t;
+    (void)PyTime_MonotonicRaw(&t);
+    return (long long)t;
+#else
+    return (long long)_PyTime_GetMonotonicClock();
+#endif
+}
+
+/* Take the current exception out of the thread, as one object with its traceback. */
+static inline PyObject *nt_take_exception(void) {
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyErr_GetRaisedException();
+#else
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) {
+        PyException_SetTraceback(value, traceback);
+        Py_DECREF(traceback);
+    }
+    Py_XDECREF(type);
+    return value;
+#endif
+}
+
+/* Whether calling it only makes a coroutine: for functions and methods. */
+static inline int nt_is_coroutine_function(PyObject *fn) {
+    if (PyMethod_Check(fn)) {
+        fn = PyMethod_GET_FUNCTION(fn);
+    }
+    return PyFunction_Check(fn)
+        && (((PyCodeObject *)PyFunction_GET_CODE(fn))->co_flags & CO_COROUTINE) != 0;
+}
+
+/* Make an object of a type without running its __init__. */
+static inline PyObject *nt_new(PyObject *type, PyObject *no_args) {
+    return ((PyTypeObject *)type)->tp_new((PyTypeObject *)type, no_args, NULL);
+}
+
+#endif

@@ -1,0 +1,589 @@
+"""The pool: threads behind four lanes, in the shape of the standard's executor.
+
+`TaskPool` owns the threads, `Lane` is a view of one priority, `ExecutorPool` puts
+the lanes and reserves before somebody else's executor. The rule of who may start
+is the dispatcher's, in the core.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+)
+from concurrent.futures.thread import BrokenThreadPool
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+
+from ._accel import Dispatcher, Submitter
+from .priority import TASK_NORMAL, UNLIMITED, PoolSizes, Priority, default_width, lane_of
+from .task import Task
+
+__all__ = ["ExecutorPool", "Lane", "SupervisedPool", "TaskPool", "WhenFull"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+WhenFull = Literal["block", "raise", "run"]
+
+logger = logging.getLogger("neotasker")
+
+_AFTER_SHUTDOWN = "cannot schedule new futures after shutdown"
+_AFTER_INTERPRETER = "cannot schedule new futures after interpreter shutdown"
+_NORMAL_LANE = lane_of(TASK_NORMAL)
+
+_pool_number = itertools.count().__next__
+_dispatchers: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
+
+
+def _refuse_after_shutdown() -> Exception:
+    return RuntimeError(_AFTER_SHUTDOWN)
+
+
+def _refuse_to_main_thread() -> Exception | None:
+    # The main thread has ended once this is asked: what it runs still are exit
+    # handlers, after which nothing is waited for. Threads that live on are, so
+    # their tasks are taken, where the standard pool turns them away.
+    if threading.current_thread() is threading.main_thread():
+        return RuntimeError(_AFTER_INTERPRETER)
+    return None
+
+
+def _on_main_thread_end() -> None:
+    """Let every pool's threads go once its work is done, so that the process can end."""
+    for dispatcher in list(_dispatchers):
+        dispatcher.end_with_interpreter(_refuse_to_main_thread)
+
+
+def _after_fork_in_child() -> None:
+    """Free the child of threads and tasks that only the parent has."""
+    for dispatcher in list(_dispatchers):
+        waiting, running = dispatcher.abandon()
+        for task in waiting:
+            task.cancel()
+        for task in running:
+            task.set_exception(BrokenExecutor("the task runs in the parent of this process"))
+
+
+# The one hook that runs when the main thread is done and before the others are
+# joined; `atexit` comes too late for that. The standard's executors use it too.
+threading._register_atexit(_on_main_thread_end)  # type: ignore[attr-defined]
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class _ThreadSet(set[threading.Thread]):
+    """A set of threads that may be iterated while threads start and end."""
+
+    def __iter__(self) -> Iterator[threading.Thread]:
+        return iter(list(frozenset(self)))
+
+
+class _Crew:
+    """The threads of one pool: their names, their initializer, and who is alive.
+
+    Guarantees: `threads` holds a thread from before it starts until it has nothing
+    more to run; `join` waits also for those that have just left it.
+
+    Assumes: `hire` is called by the dispatcher alone, outside its lock.
+
+    The lock protects `threads`, the numbers in use and the list of those that left.
+    It holds no reference to the pool, so that a pool that nobody holds can go.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        initializer: Callable[..., None] | None,
+        initargs: tuple[Any, ...],
+    ) -> None:
+        self.prefix = prefix
+        self.initializer = initializer
+        self.initargs = initargs
+        self.daemon = False
+        self.broken: str | Literal[False] = False
+        self.threads = _ThreadSet()
+        self.dispatcher: Dispatcher = Dispatcher(Task, self.hire)
+        self._lock = threading.Lock()
+        self._numbers: set[int] = set()
+        self._left: list[threading.Thread] = []
+
+    def hire(self) -> None:
+        """Start one more thread."""
+        with self._lock:
+            number = next(n for n in itertools.count() if n not in self._numbers)
+            self._numbers.add(number)
+            self._left = [thread for thread in self._left if thread.is_alive()]
+            thread = threading.Thread(
+                target=self._live,
+                args=(number,),
+                name=f"{self.prefix}_{number}",
+                daemon=self.daemon,
+            )
+            self.threads.add(thread)
+        try:
+            thread.start()
+        except BaseException:
+            with self._lock:
+                self.threads.discard(thread)
+                self._numbers.discard(number)
+            raise
+
+    def _live(self, number: int) -> None:
+        try:
+            if self.initializer is not None and not self._initialize():
+                return
+            self.dispatcher.work()
+        finally:
+            thread = threading.current_thread()
+            with self._lock:
+                self.threads.discard(thread)
+                self._numbers.discard(number)
+                self._left.append(thread)
+
+    def _initialize(self) -> bool:
+        assert self.initializer is not None
+        try:
+            self.initializer(*self.initargs)
+        except BaseException:
+            logging.getLogger("concurrent.futures").critical(
+                "Exception in initializer:", exc_info=True
+            )
+            self.broken = "A thread initializer failed, the thread pool is not usable anymore"
+            reason = self.broken
+            self.dispatcher.close(lambda: BrokenThreadPool(reason))
+            self.dispatcher.lose_thread()
+            self.dispatcher.leave()
+            for task in self.dispatcher.take_waiting():
+                task.set_exception(BrokenThreadPool(reason))
+            return False
+        return True
+
+    def join(self, deadline: float | None = None) -> list[threading.Thread]:
+        """Wait for all threads but this one, until *deadline* (monotonic seconds) if given.
+
+        Returns:
+            Those that are still alive.
+        """
+        me = threading.current_thread()
+        while True:
+            with self._lock:
+                alive = [t for t in (*frozenset(self.threads), *self._left) if t is not me]
+                self._left = [t for t in self._left if t.is_alive()]
+            alive = [t for t in alive if t.is_alive()]
+            if not alive:
+                return []
+            for thread in alive:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return [t for t in alive if t.is_alive()]
+                thread.join(left)
+
+
+class _WaitingWork:
+    """The view of what waits that programs look for under ``_work_queue``."""
+
+    __slots__ = ("_dispatcher",)
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    def qsize(self) -> int:
+        """Return how many tasks wait, in all lanes."""
+        return self._dispatcher.waiting
+
+    def empty(self) -> bool:
+        """Return whether no task waits."""
+        return not self._dispatcher.waiting
+
+    def get_nowait(self) -> _WorkItem:
+        """Take the first waiting task away from the pool: it is the caller's from now on.
+
+        Raises:
+            queue.Empty: no task waits.
+        """
+        task = self._dispatcher.take_one()
+        if task is None:
+            raise queue.Empty
+        return _WorkItem(task)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> _WorkItem:
+        """Take the first waiting task away; only without blocking.
+
+        Raises:
+            queue.Empty: no task waits.
+            NotImplementedError: asked to block; the pool's threads do not wait here.
+        """
+        if block:
+            raise NotImplementedError("the pool's queue can only be read with block=False")
+        return self.get_nowait()
+
+
+class _WorkItem:
+    """A task that was taken out of the queue, in the shape of the standard's work item."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, task: Task[Any]) -> None:
+        self.future = task
+
+    def run(self) -> None:
+        """Run the task in this thread."""
+        self.future._run()
+
+
+class _Launcher:
+    """Hands tasks to a foreign executor and brings their results back.
+
+    Guarantees: each task that it is called with ends, and gives its place back to
+    the dispatcher once.
+    """
+
+    def __init__(self, executor: Executor, dispatcher: Dispatcher) -> None:
+        self.executor = executor
+        self._dispatcher = dispatcher
+        self._carries_context = isinstance(executor, ThreadPoolExecutor)
+
+    def __call__(self, task: Task[Any]) -> None:
+        if not task._begin():
+            self._dispatcher.release(task)
+            return
+        fn, args, kwargs, context = task._get_call()
+        # A context cannot travel to another process.
+        call = (context.run, fn, *args) if self._carries_context else (fn, *args)
+        inner = self.executor.submit(*call, **(kwargs or {}))
+        inner.add_done_callback(partial(self._finished, task))
+
+    def _finished(self, task: Task[Any], inner: Future[Any]) -> None:
+        if inner.cancelled():
+            task._end(True, CancelledError())
+        elif (error := inner.exception()) is not None:
+            task._end(True, error)
+        else:
+            task._end(False, inner.result())
+        self._dispatcher.release(task)
+
+
+class Lane(Submitter, ThreadPoolExecutor):
+    """A view of one lane of a pool, which can be given to anything that takes an executor.
+
+    Shutting it down closes this view alone: its own tasks are waited for or
+    cancelled, the pool lives on.
+    """
+
+    if TYPE_CHECKING:
+
+        def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]:
+            """See `Submitter.submit`, which this is."""
+
+    def __init__(self, pool: TaskPool, priority: int) -> None:
+        super().__init__(pool._crew.dispatcher, lane_of(priority))
+        self.pool = pool
+        self.priority = Priority(priority)
+        self._threads = pool._threads
+        self._work_queue = pool._work_queue
+        self._shutdown = False
+
+    @property
+    def _max_workers(self) -> int:  # type: ignore[override]
+        return self.pool._max_workers
+
+    @property
+    def _broken(self) -> str | Literal[False]:  # type: ignore[override]
+        return self.pool._broken
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Close this view.
+
+        Parameters:
+            wait: return only when the tasks submitted through this view have ended.
+            cancel_futures: cancel those of them that have not begun.
+        """
+        self._shutdown = True
+        self.shut_door()
+        if cancel_futures:
+            for task in self.pool._crew.dispatcher.take_waiting(self):
+                task.cancel()
+        if wait:
+            self.wait_outstanding()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.priority.name} of {self.pool!r}>"
+
+
+class TaskPool(Submitter, ThreadPoolExecutor):
+    """A thread pool with priority reserves that is a ``ThreadPoolExecutor`` to others.
+
+    `submit` queues at NORMAL priority; `lane` gives a view of another. Which task
+    may start is said in `neotasker.priority`; a task starts when another ends or
+    arrives, never by polling.
+    """
+
+    if TYPE_CHECKING:
+
+        def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]:
+            """See `Submitter.submit`, which this is."""
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        thread_name_prefix: str = "",
+        initializer: Callable[..., None] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        pool_size: int | None = None,
+        reserve_normal: int | None = None,
+        reserve_high: int | None = None,
+        min_size: int | Literal["max"] | None = None,
+        queue_size: int | None = None,
+        when_full: WhenFull = "block",
+        idle_timeout: float | None = 60,
+    ) -> None:
+        """Make a pool.
+
+        Parameters:
+            max_workers: the most threads; when neither it nor *pool_size* is given,
+                the standard's default width.
+            thread_name_prefix: what the threads are called, before their number.
+            initializer, initargs: called in each thread before its first task.
+            pool_size, reserve_normal, reserve_high, min_size, queue_size, when_full,
+                idle_timeout: see `resize`.
+
+        Raises:
+            TypeError: a size is not a whole number, or the initializer not callable.
+            ValueError: a size is out of range, or the sizes contradict one another.
+        """
+        if max_workers is not None and max_workers <= 0:
+            raise ValueError(f"max_workers must be greater than 0, not {max_workers!r}")
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer must be a callable, not {initializer!r}")
+        if max_workers is None and pool_size is None:
+            cpu_count = getattr(os, "process_cpu_count", os.cpu_count)
+            max_workers = min(32, (cpu_count() or 1) + 4)
+        prefix = thread_name_prefix or f"ThreadPoolExecutor-{_pool_number()}"
+        crew = _Crew(prefix, initializer, initargs)
+        super().__init__(crew.dispatcher, _NORMAL_LANE)
+        self._crew = crew
+        self._threads = crew.threads
+        self._work_queue = _WaitingWork(crew.dispatcher)  # type: ignore[assignment]
+        self._shutdown = False
+        self._initializer = initializer
+        self._initargs = initargs
+        self._thread_name_prefix = prefix
+        self.executor: Executor | None = None
+        self.resize(
+            max_size=max_workers,
+            pool_size=pool_size,
+            reserve_normal=reserve_normal,
+            reserve_high=reserve_high,
+            min_size=min_size,
+            queue_size=queue_size,
+            when_full=when_full,
+            idle_timeout=idle_timeout,
+        )
+        _dispatchers.add(crew.dispatcher)
+        weakref.finalize(self, _abandoned, crew.dispatcher).atexit = False
+
+    def resize(
+        self,
+        *,
+        max_size: int | None = None,
+        pool_size: int | None = None,
+        reserve_normal: int | None = None,
+        reserve_high: int | None = None,
+        min_size: int | Literal["max"] | None = None,
+        queue_size: int | None = None,
+        when_full: WhenFull = "block",
+        idle_timeout: float | None = 60,
+        width: int | None = None,
+    ) -> None:
+        """Set all sizes anew, at any time; what waits or runs goes on.
+
+        Parameters:
+            max_size: the most threads; ``pool_size`` plus the reserves when left out.
+            pool_size: places for tasks of all lanes; 0 takes all limits off.
+            reserve_normal, reserve_high: places more for NORMAL, and for HIGH.
+            min_size: threads that are always there, or ``'max'`` for all.
+            queue_size: the most tasks that may wait, CRITICAL aside; None: no bound.
+            when_full: what a submission beyond that does: ``'block'`` waits for room
+                (a thread of the pool runs the task itself, as it might wait for
+                itself), ``'raise'`` raises `QueueFull`, ``'run'`` runs it at once.
+            idle_timeout: seconds after which an idle thread goes; None: never.
+            width: stands in for ``pool_size`` when no size is given.
+
+        Raises:
+            TypeError: a size is not a whole number.
+            ValueError: a size is out of range, or the sizes contradict one another.
+        """
+        sizes = PoolSizes.resolve(
+            max_size=max_size,
+            pool_size=pool_size,
+            reserve_normal=reserve_normal,
+            reserve_high=reserve_high,
+            min_size=min_size,
+            width=width,
+        )
+        bound = 0
+        if queue_size is not None:
+            if isinstance(queue_size, bool) or not isinstance(queue_size, int):
+                raise TypeError(f"queue_size must be a whole number, not {queue_size!r}")
+            if queue_size < 1:
+                raise ValueError(f"queue_size must be at least 1, or None, not {queue_size!r}")
+            bound = queue_size
+        if when_full not in ("block", "raise", "run"):
+            raise ValueError(f"when_full must be 'block', 'raise' or 'run', not {when_full!r}")
+        if idle_timeout is not None and not 0 <= idle_timeout <= threading.TIMEOUT_MAX:
+            raise ValueError(
+                f"idle_timeout must be seconds from 0 to {threading.TIMEOUT_MAX:.0f}, "
+                f"or None, not {idle_timeout!r}"
+            )
+        self.sizes = sizes
+        self.queue_size = queue_size
+        self.when_full = when_full
+        self.idle_timeout = idle_timeout
+        self._crew.dispatcher.configure(
+            sizes.limits, sizes.min_size, sizes.max_size, idle_timeout, bound, when_full
+        )
+
+    def use_executor(self, executor: Executor | None) -> None:
+        """Run tasks on *executor* from now on, behind the same lanes; None: on own threads.
+
+        What runs goes on where it runs. The executor stays its owner's to shut down.
+        """
+        if executor is not None and not callable(getattr(executor, "submit", None)):
+            raise TypeError(f"an executor needs a method submit, which {executor!r} has not")
+        if executor is self or getattr(executor, "pool", None) is self:
+            raise ValueError(f"{self!r} cannot be its own executor")
+        self.executor = executor
+        dispatcher = self._crew.dispatcher
+        dispatcher.set_launcher(None if executor is None else _Launcher(executor, dispatcher))
+
+    def lane(self, priority: int) -> Lane:
+        """Return a view of the lane of *priority*.
+
+        Raises:
+            ValueError: there is no such priority.
+        """
+        return Lane(self, priority)
+
+    @property
+    def active(self) -> int:
+        """How many tasks run, in all lanes."""
+        return self._crew.dispatcher.active
+
+    @property
+    def _broken(self) -> str | Literal[False]:  # type: ignore[override]
+        return self._crew.broken
+
+    @property
+    def _max_workers(self) -> int:
+        # Programs divide work by this number, so "no limit" has to be a number too.
+        most = self.sizes.max_size
+        return most if most != UNLIMITED else default_width()
+
+    @_max_workers.setter
+    def _max_workers(self, value: int) -> None:
+        self.resize(
+            max_size=value,
+            reserve_normal=self.sizes.reserve_normal,
+            reserve_high=self.sizes.reserve_high,
+            min_size=min(self.sizes.min_size, value),
+            queue_size=self.queue_size,
+            when_full=self.when_full,
+            idle_timeout=self.idle_timeout,
+        )
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Refuse new tasks and let the threads go when the queued ones are done.
+
+        Parameters:
+            wait: return only when all threads have ended (this one aside).
+            cancel_futures: cancel the tasks that have not begun.
+        """
+        self._shutdown = True
+        self.terminate(_refuse_after_shutdown, cancel_futures)
+        if wait:
+            self._crew.dispatcher.wait_drained()
+            self._crew.join()
+
+    def terminate(self, refusal: Callable[[], Exception | None], cancel: bool) -> int:
+        """Refuse new tasks as `Dispatcher.close` does, and let idle threads go.
+
+        Returns:
+            How many waiting tasks were cancelled; none unless *cancel*.
+        """
+        dispatcher = self._crew.dispatcher
+        dispatcher.close(refusal)
+        cancelled = sum(task.cancel() for task in dispatcher.take_waiting()) if cancel else 0
+        dispatcher.leave()
+        return cancelled
+
+    def __repr__(self) -> str:
+        s = self.sizes
+        return (
+            f"<{type(self).__name__} {self._thread_name_prefix} "
+            f"{s.pool_size}+{s.reserve_normal}+{s.reserve_high}>"
+        )
+
+
+def _abandoned(dispatcher: Dispatcher) -> None:
+    """Let the threads of a pool go that nobody holds any more, once its work is done."""
+    dispatcher.close(_refuse_after_shutdown)
+    dispatcher.leave()
+
+
+class ExecutorPool(TaskPool):
+    """The lanes and reserves of a `TaskPool` before somebody else's executor.
+
+    Its width is the executor's (``_max_workers``) unless sizes are given. Shutting
+    the pool down waits for its tasks and leaves the executor to its owner.
+    """
+
+    def __init__(self, executor: Executor, **sizes: Any) -> None:
+        """Put lanes before *executor*.
+
+        Parameters:
+            executor: anything with ``submit``: a ``ProcessPoolExecutor``, a Dask or
+                MPI executor.
+            sizes: see `TaskPool`.
+
+        Raises:
+            TypeError: the executor has no ``submit``, or as `TaskPool`.
+            ValueError: as `TaskPool`.
+        """
+        if not callable(getattr(executor, "submit", None)):
+            raise TypeError(f"an executor needs a method submit, which {executor!r} has not")
+        if sizes.get("max_workers") is None and sizes.get("pool_size") is None:
+            sizes["pool_size"] = width_of(executor)
+        super().__init__(**sizes)
+        self.use_executor(executor)
+
+
+def width_of(executor: Executor) -> int:
+    """Return how many tasks an executor runs at once, or CPU count × 5 if it does not say."""
+    width = getattr(executor, "_max_workers", None)
+    return width if isinstance(width, int) and width > 0 else default_width()
+
+
+class SupervisedPool(TaskPool):
+    """The pool of a supervisor, which alone stops it."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Do nothing but say so: clients (``asyncio.run`` is one) do not own this pool."""
+        logger.warning(
+            "shutdown of %r ignored: it belongs to a supervisor, whose stop() ends it", self
+        )
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.shutdown()

@@ -1,0 +1,74 @@
+"""`Task`: one call handed to a pool, which is a standard future."""
+
+from __future__ import annotations
+
+import enum
+import uuid
+from collections.abc import Generator
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from ._accel import TaskCore
+from .priority import LANES, Priority
+
+__all__ = ["Task", "TaskStatus"]
+
+T = TypeVar("T")
+
+
+class TaskStatus(enum.IntEnum):
+    """How far a task has come (values of atasker; `FAILED` is ours)."""
+
+    FAILED = -2
+    CANCELED = -1
+    QUEUED = 0
+    DELAYED = 2
+    STARTED = 100
+    COMPLETED = 200
+
+
+class Task(TaskCore, Future[T]):
+    """One call handed to a pool: a ``concurrent.futures.Future`` with a priority.
+
+    It can be awaited in any asyncio loop; a coroutine that is cancelled while it
+    awaits the task cancels the task, if that has not begun to run. An exception
+    that nobody retrieves is logged when the task goes, as asyncio does.
+
+    ``time_queued``, ``time_started`` and ``time_finished`` are seconds of
+    ``time.monotonic()``, or None while it has not come to that.
+    """
+
+    __slots__ = ()
+
+    @property
+    def id(self) -> str:
+        """The task's id: as given to ``put_task``, else a UUID made when first asked for."""
+        made = self.__dict__.get("_id")
+        return str(
+            made if made is not None else self.__dict__.setdefault("_id", str(uuid.uuid4()))
+        )
+
+    @id.setter
+    def id(self, value: str) -> None:
+        self.__dict__["_id"] = value
+
+    @property
+    def priority(self) -> Priority:
+        """The priority of the lane that the task was given to."""
+        return LANES[self.lane]
+
+    @property
+    def status(self) -> TaskStatus:
+        """How far the task has come."""
+        if self.cancelled():
+            return TaskStatus.CANCELED
+        if self.done():
+            return TaskStatus.FAILED if self._exception is not None else TaskStatus.COMPLETED
+        if self.running():
+            return TaskStatus.STARTED
+        return TaskStatus.DELAYED if self.time_queued is None else TaskStatus.QUEUED
+
+    def __await__(self) -> Generator[Any, None, T]:
+        import asyncio
+
+        return asyncio.wrap_future(self).__await__()

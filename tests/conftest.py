@@ -1,0 +1,126 @@
+"""What holds for every test: one suite on both cores, and guards against hangs and leaks."""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Generator, Iterator
+from types import ModuleType
+
+import cores
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "neotasker",
+    deadline=None,  # a machine that is busy with something else is no failure
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("neotasker")
+
+_LEAK_PATIENCE = 5.0
+_real_stderr = -1
+_tests_by_core: Counter[str] = Counter()
+
+
+# Both cores.
+
+
+@pytest.fixture(params=cores.WANTED)
+def nt(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+    """The package ``neotasker``, on each core in turn."""
+    with cores.activate(_loaded(request.param)) as package:
+        yield package
+
+
+@pytest.fixture
+def both_cores() -> tuple[cores.Core, cores.Core]:
+    """Both copies of the package, compiled first, none of them active: to compare them."""
+    if "compiled" not in cores.WANTED:
+        pytest.skip(f"{cores.RUNTIME_SWITCH} is set: there is one core only")
+    return _loaded("compiled"), _loaded("pure")
+
+
+def _loaded(name: str) -> cores.Core:
+    core = cores.load(name)
+    if core is None:
+        reason = "the compiled core is not built (pip install -e . builds it where it can)"
+        if cores.REQUIRED:
+            pytest.fail(f"{reason}, and {cores.REQUIRE_SWITCH} is set", pytrace=False)
+        pytest.skip(reason)
+    return core
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call" and not report.skipped:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        _tests_by_core[params.get("nt", "none")] += 1
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    ran = ", ".join(
+        f"{label}: {_tests_by_core[key]}"
+        for key, label in (("compiled", "compiled"), ("pure", "pure"), ("none", "both/none"))
+    )
+    terminalreporter.write_sep("-", f"tests run on each core: {ran}")
+
+
+# Hangs.
+
+
+def pytest_configure() -> None:
+    global _real_stderr
+    _real_stderr = os.dup(2)  # capturing is suspended at this point
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    _arm(item)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    # pytest disarms its own guard when a test fails, and that is when a teardown hangs.
+    _arm(item)
+
+
+def _arm(item: pytest.Item) -> None:
+    marker = item.get_closest_marker("hang_limit")
+    (seconds,) = marker.args if marker else (float(item.config.getini("faulthandler_timeout")),)
+    faulthandler.dump_traceback_later(seconds, exit=True, file=_real_stderr)
+
+
+# Leaks.
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a thread running, or garbage that complains when it goes."""
+    before = set(threading.enumerate())
+    yield
+    gc.collect()
+    deadline = time.monotonic() + _LEAK_PATIENCE
+    left = [thread for thread in threading.enumerate() if thread not in before]
+    for thread in left:
+        if not isinstance(thread, threading._DummyThread):  # those cannot be joined
+            thread.join(max(0.0, deadline - time.monotonic()))
+    left = [thread for thread in left if thread.is_alive()]
+    if left:
+        pytest.fail("\n".join(["threads left behind:", *map(_describe, left)]), pytrace=False)
+
+
+def _describe(thread: threading.Thread) -> str:
+    frame = sys._current_frames().get(thread.ident or 0)
+    stack = "".join(traceback.format_stack(frame)) if frame is not None else "  (no stack)\n"
+    return f"{thread.name} (daemon={thread.daemon}):\n{stack}"

@@ -1,0 +1,45 @@
+"""CPython's own tests of ``concurrent.futures``, with `TaskPool` as the executor.
+
+They run where the interpreter carries its test suite, as programs of their own: the
+module ``cpython_suite`` puts `TaskPool` in the place of ``ThreadPoolExecutor`` there, in
+the children of those tests as well.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from cpython_suite import LEFT_OUT, MODULES
+from helpers import run_python
+
+ABSENT = importlib.util.find_spec("test") is None or (
+    importlib.util.find_spec("test.test_concurrent_futures") is None
+)
+
+
+def run_suite(module: str) -> tuple[int, str]:
+    here = str(Path(__file__).parent)
+    code = f"""
+        import sys
+        sys.path.insert(0, {here!r})
+        import cpython_suite
+        cpython_suite.main({module!r})
+    """
+    ran = run_python(code, timeout=200)
+    return ran.rc, ran.out + ran.err
+
+
+@pytest.mark.skipif(ABSENT, reason=f"Python {sys.version_info[:2]} carries no test suite here")
+@pytest.mark.hang_limit(240)
+@pytest.mark.parametrize("module", MODULES)
+def test_cpython_tests_pass_with_task_pool(nt, module):
+    rc, output = run_suite(module)
+    assert rc == 0, output
+    assert "Ran 0 tests" not in output and "Ran " in output, output
+
+
+def test_every_test_left_out_has_a_reason():
+    assert all(len(reason) > 20 for reason in LEFT_OUT.values())
