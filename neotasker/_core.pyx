@@ -14,6 +14,9 @@ without the GIL.
 - Whoever sleeps does so on a `Parker`, a lock of the interpreter's that is held while
   it is in nobody's hands. Parkers are kept and reused, never freed while a late
   release might still touch them.
+- A task is hidden from the garbage collector until it can be part of a cycle: while it
+  waits or runs the dispatcher owns it, and a result that holds no references makes no
+  cycle. A long queue so costs the collector nothing.
 - Lanes are lists linked through the tasks themselves: queueing allocates nothing, and
   a task that is cancelled is taken out of the middle.
 """
@@ -66,6 +69,11 @@ cdef extern from "Python.h":
     int PyContext_Exit(object context) except -1
     PyObject *raw_call "PyObject_Call" (PyObject *fn, PyObject *args, PyObject *kwargs)
     int PyCallable_Check(object fn)
+    int PyObject_IS_GC(object op)
+    int PyObject_GC_IsTracked(object op)
+    void PyObject_GC_Track(PyObject *op)
+    void PyObject_GC_UnTrack(PyObject *op)
+    int PyObject_GenericSetAttr(object op, object name, object value) except -1
 
 COMPILED = True
 
@@ -367,6 +375,10 @@ cdef class FutureCore:
         if not settle(self, FINISHED, True, exception, NULL):
             raise InvalidStateError(f"{self._state}: {self!r}")
 
+    def __setattr__(self, name, value):
+        track(self)
+        PyObject_GenericSetAttr(self, name, value)
+
     def __repr__(self):
         cdef unsigned char phase = nt_load(&self.phase)
         text = f"<{type(self).__name__} at {id(self):#x} state={_WORDS[phase]}"
@@ -437,10 +449,18 @@ cdef bint await_done(FutureCore self, object timeout) except -1:
     return woken
 
 
+cdef inline void track(FutureCore self) noexcept:
+    """Show the future to the garbage collector, if it is hidden."""
+    if not PyObject_GC_IsTracked(self):
+        PyObject_GC_Track(<PyObject *>self)
+
+
 cdef inline bint enter(FutureCore self, unsigned char phase, bint failed, object value) noexcept:
     """Take a final phase; return False if it is too late. The mutex is held."""
     if self.phase >= CANCELLED or (phase == CANCELLED and self.phase == RUNNING):
         return False
+    if PyObject_IS_GC(value):
+        track(self)
     self.failed = failed
     self.value = value  # it was None: nothing is let go
     nt_store(&self.phase, phase)
@@ -753,6 +773,7 @@ cdef TaskCore make(Dispatcher self, object fn, tuple args, dict kwargs, unsigned
     task.context = PyContext_CopyCurrent()
     task.lane_ = lane
     task.dispatcher = self
+    PyObject_GC_UnTrack(<PyObject *>task)
     return task
 
 

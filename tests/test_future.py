@@ -347,6 +347,35 @@ def test_an_exception_does_not_keep_its_task_alive(pool):
         gc.enable()
 
 
+@pytest.mark.parametrize("link", ["result", "attribute", "exception"])
+def test_a_cycle_through_a_task_is_collected(pool, link):
+    class Node:
+        task = None
+
+    node = Node()
+    error = ValueError("in a cycle")
+
+    def target():
+        if link == "exception":
+            error.task = node
+            raise error
+        return node if link == "result" else 5
+
+    task = pool.submit(target)
+    futures.wait([task])
+    node.task = task
+    if link == "attribute":
+        task.extra = node
+    else:
+        assert task._get_snapshot()[0]
+    del task, target, error
+    pool.submit(int).result()
+    ref = weakref.ref(node)
+    del node
+    gc.collect()
+    assert ref() is None
+
+
 def test_base_exceptions_of_targets_end_the_task_and_not_the_thread(pool):
     for kind in (SystemExit, KeyboardInterrupt, GeneratorExit, MemoryError, RecursionError):
 
