@@ -423,7 +423,12 @@ class TaskCore(FutureCore):
         self._started = monotonic() if now is None else now
         fn, args, kwargs, context = self._call
         try:
-            value = context.run(fn, *args, **kwargs) if kwargs else context.run(fn, *args)
+            if kwargs:
+                value = context.run(fn, *args, **kwargs)
+            elif args:
+                value = context.run(fn, *args)
+            else:
+                value = context.run(fn)
         except BaseException as exc:
             fn = args = kwargs = context = self._call = None
             self._finished = monotonic()
@@ -941,7 +946,13 @@ class Dispatcher:
             try:
                 if task is not None:
                     view = task._view
-                    if view is None or view._parked or self._drainers or task._failed:
+                    if (
+                        view is None
+                        or view._parked
+                        or self._drainers
+                        or task._failed
+                        or task._phase != _FINISHED
+                    ):
                         parked = self._account(task)
                     else:  # the same, in the usual case
                         self._active -= 1
