@@ -1141,6 +1141,7 @@ cdef class Dispatcher:
     cdef Py_ssize_t threads_
     cdef Py_ssize_t busy
     cdef Py_ssize_t idle_
+    cdef long long wakeups
     cdef Py_ssize_t min_threads
     cdef Py_ssize_t max_threads
     cdef Py_ssize_t queue_size
@@ -1564,14 +1565,17 @@ cdef class Dispatcher:
         """Return one consistent set of counters; lists are per lane, CRITICAL first."""
         cdef LaneState lanes[4]
         cdef Py_ssize_t active, threads, idle
+        cdef long long wakeups
         nt_lock(&self.mutex)
         lanes = self.lanes
         active, threads, idle = self.active_, self.threads_, self.idle_
+        wakeups = self.wakeups
         nt_unlock(&self.mutex)
         return {
             "active": active,
             "threads": threads,
             "idle": idle,
+            "wakeups": wakeups,
             "waiting": [lanes[i].count for i in range(LANES)],
             "submitted": [lanes[i].submitted for i in range(LANES)],
             "completed": [lanes[i].completed for i in range(LANES)],
@@ -1609,6 +1613,7 @@ cdef int serve(Dispatcher self, Place *place) except -1:
                 parked = leave_view(view)
         if woken:
             self.waking = woken = False
+            self.wakeups += 1
         launch = self.launcher is not None
         surplus = self.threads_ > self.max_threads
         if not launch and not (surplus and not self.lanes[CRITICAL].count):

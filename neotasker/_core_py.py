@@ -574,6 +574,7 @@ class Dispatcher:
         self._places = {}  # of the threads, by identity of the place
         self._idle = []  # places of idle threads; the last one in is woken first
         self._waking = False  # a woken thread has not looked at the lanes yet
+        self._wakeups = 0  # how often an idle thread was woken
         self._space = deque()  # parkers of submitters that wait for room
         self._own = threading.local()  # .inside: this thread is one of ours
         self._drainers = []  # parkers of those who wait for the last task to end
@@ -962,6 +963,7 @@ class Dispatcher:
                     task = place.task = None
                 if woken:
                     self._waking = woken = False
+                    self._wakeups += 1
                 surplus = self._threads > self._max_threads
                 if self._launcher is None and (not surplus or self._count(_CRITICAL)):
                     task = self._pick(now)
@@ -1206,6 +1208,7 @@ class Dispatcher:
                 "active": self._active,
                 "threads": self._threads,
                 "idle": len(self._idle),
+                "wakeups": self._wakeups,
                 "waiting": [self._count(lane) for lane in range(4)],
                 "submitted": list(self._submitted),
                 "completed": list(self._completed),

@@ -705,11 +705,11 @@ def test_one_submit_wakes_one_of_many_idle_threads(nt):
     with nt.TaskPool(64, min_size="max", idle_timeout=None) as pool:
         dispatcher = pool._crew.dispatcher
         wait_until(lambda: dispatcher.idle == 64)
-        release = threading.Event()
-        pool.submit(release.wait)
-        wait_until(lambda: pool.active == 1)
-        assert dispatcher.idle == 63
-        release.set()
+        before = dispatcher.figures()["wakeups"]
+        for n in range(1, 4):
+            assert pool.submit(pow, 2, 2).result(10) == 4
+            wait_until(lambda: dispatcher.idle == 64)
+            assert dispatcher.figures()["wakeups"] - before == n
 
 
 def test_the_gil_state_is_what_the_interpreter_says(nt):
