@@ -2,12 +2,17 @@
 # make test   the whole suite, on both cores        (ARGS="tests/test_x.py -x" goes to pytest)
 # make lint   ruff and mypy
 # make clean  removes all that was made
+# make test-freethreaded FREETHREADED=python3.13t
+#             the suite on an interpreter without the GIL, in an environment of its own
 #
 # Needs nothing but Python 3.11 or newer with venv; PYTHON=... chooses another one.
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+FREETHREADED ?= python3.13t
+# What is installed beside the package to test it, as dependency groups.
+TEST_GROUPS ?= test test-extras
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
@@ -23,13 +28,19 @@ INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 LINTABLE := $(VENV)/.lintable
 
-.PHONY: run test lint clean
+.PHONY: run test test-freethreaded lint clean
 
 run: $(INSTALLED)
 	$(BIN)/python -m neotasker run examples/host_monitor.py --for 10
 
 test: $(TESTABLE)
 	$(BIN)/python -m pytest $(ARGS)
+
+# No wheel of uvloop exists for it, and of hypothesis only the pure one.
+test-freethreaded:
+	$(FREETHREADED) -c 'import sys; assert not sys._is_gil_enabled(), "this interpreter has a GIL"'
+	PIP_ONLY_BINARY=hypothesis $(MAKE) test VENV=.venv-freethreaded PYTHON=$(FREETHREADED) \
+	    TEST_GROUPS=test
 
 lint: $(LINTABLE)
 	$(BIN)/ruff check .
@@ -43,13 +54,13 @@ $(MADE):
 
 # An editable install sees changes of *.py by itself; the core is compiled again.
 $(INSTALLED): $(MADE) pyproject.toml setup.py $(CORE)
-	rm -f neotasker/_core.*.so
+	rm -f neotasker/_core$$($(BIN)/python -c 'import sysconfig as s; print(s.get_config_var("EXT_SUFFIX"))')
 	$(PIP) install --editable .
 	@$(BIN)/python -c 'import neotasker; print("installed, with the", "compiled core" if neotasker.COMPILED else "pure core only")'
 	@touch $@
 
 $(TESTABLE): $(INSTALLED)
-	$(PIP) install --group test --group test-extras
+	$(PIP) install $(TEST_GROUPS:%=--group %)
 	@touch $@
 
 $(LINTABLE): $(MADE) pyproject.toml
@@ -57,6 +68,6 @@ $(LINTABLE): $(MADE) pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-* build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -f neotasker/_core.*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
