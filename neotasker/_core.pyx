@@ -44,6 +44,8 @@ cdef extern from "_platform.h":
     unsigned char nt_load(unsigned char *p) nogil
     void nt_store(unsigned char *p, unsigned char v) nogil
     long long nt_now() nogil
+    void *nt_get_place() nogil
+    void nt_set_place(void *place) nogil
     PyObject *nt_take_exception()
     bint nt_is_coroutine_function(object fn)
     object nt_new(object type, object no_args)
@@ -224,7 +226,34 @@ cdef bint park(Parker *parker, long long timeout) except -1:
 cdef class _Standard:
     """What the standard's ``wait`` and ``as_completed`` poke at, once they did."""
     cdef object condition
-    cdef list waiters
+    cdef object waiters
+
+
+class _PatientEvent(threading.Event):
+    """An event on which a pool thread waits without keeping its place."""
+
+    def wait(self, timeout=None):
+        cdef Place *place = <Place *>nt_get_place()
+        if self.is_set() or place is NULL:
+            return super().wait(timeout)
+        step_aside(place, True)
+        try:
+            return super().wait(timeout)
+        finally:
+            step_back(place, True)
+
+
+class _Waiters(list):
+    """The waiters of a task; those of its pool's own threads learn to give way."""
+
+    __slots__ = ("owner",)
+
+    def append(self, waiter):
+        cdef Place *place = <Place *>nt_get_place()
+        if place is not NULL and place.dispatcher is <PyObject *>self.owner:
+            if not isinstance(waiter.event, _PatientEvent):
+                waiter.event = _PatientEvent()
+        super().append(waiter)
 
 
 cdef class FutureCore:
@@ -407,7 +436,11 @@ cdef _Standard standard_of(FutureCore self):
     if self.standard is None:
         fresh = _Standard()
         fresh.condition = _Condition()
-        fresh.waiters = []
+        if isinstance(self, TaskCore):
+            fresh.waiters = _Waiters()
+            fresh.waiters.owner = (<TaskCore>self).dispatcher
+        else:
+            fresh.waiters = []
         nt_lock(&self.mutex)
         if self.standard is None:
             self.standard = fresh
@@ -427,7 +460,8 @@ cdef bint await_done(FutureCore self, object timeout) except -1:
     """Sleep until the future has ended; return whether it has."""
     cdef long long limit = microseconds(timeout)
     cdef Parker *parker = parker_get()
-    cdef bint woken = False
+    cdef Place *place = NULL
+    cdef bint woken = False, ours = False
     nt_lock(&self.mutex)
     if self.phase >= CANCELLED:
         nt_unlock(&self.mutex)
@@ -435,9 +469,18 @@ cdef bint await_done(FutureCore self, object timeout) except -1:
         return True
     push(&self.parked, parker)
     nt_unlock(&self.mutex)
+    if limit:
+        place = <Place *>nt_get_place()
     try:
+        if place is not NULL:
+            ours = isinstance(self, TaskCore) and (
+                <PyObject *>(<TaskCore>self).dispatcher is place.dispatcher
+            )
+            step_aside(place, ours)
         woken = park(parker, limit)
     finally:
+        if place is not NULL:
+            step_back(place, ours)
         if not woken:
             nt_lock(&self.mutex)
             woken = not unlink_parker(&self.parked, parker)
@@ -655,6 +698,7 @@ cdef struct Place:
     Place *after  # in the list of all
     Place *before
     nt_mutex *mutex
+    PyObject *dispatcher  # borrowed from the thread
 
 
 cdef int clear_place(Place *place) except -1:
@@ -664,6 +708,41 @@ cdef int clear_place(Place *place) except -1:
     place.fn = NULL
     nt_unlock(place.mutex)
     Py_XDECREF(fn)
+    return 0
+
+
+cdef int step_aside(Place *place, bint ours) except -1:
+    """Note that a pool thread waits for a future; for a task of its pool it gives way.
+
+    Without that, tasks that wait for tasks of their own pool would fill it, and wait
+    for ever (what Java calls a managed blocker).
+    """
+    cdef Dispatcher self = <Dispatcher>place.dispatcher
+    nt_lock(&self.mutex)
+    self.resting_ += 1
+    if ours:
+        self.active_ -= 1
+        self.busy -= 1
+        self.aside += 1
+    nt_unlock(&self.mutex)
+    if ours:
+        try:
+            self.engage()
+        except BaseException:
+            logger.exception("no thread could be started in place of one that waits")
+    return 0
+
+
+cdef int step_back(Place *place, bint ours) except -1:
+    """Take the place again, at once: for a while more may run than the limits say."""
+    cdef Dispatcher self = <Dispatcher>place.dispatcher
+    nt_lock(&self.mutex)
+    self.resting_ -= 1
+    if ours:
+        self.active_ += 1
+        self.busy += 1
+        self.aside -= 1
+    nt_unlock(&self.mutex)
     return 0
 
 
@@ -811,7 +890,7 @@ cdef int enqueue(Dispatcher self, TaskCore task, bint forced) except -1:
                 f"{self.queue_size} tasks wait already (queue_size={self.queue_size}): "
                 "submit later, raise queue_size, or choose when_full='block' or 'run'"
             )
-        if policy == WHEN_FULL_RUN or getattr(self.own, "inside", False):
+        if policy == WHEN_FULL_RUN or is_own_thread(self):
             # A thread of the pool that waited for room might wait for itself.
             task._run()
             return 0
@@ -834,6 +913,11 @@ cdef int enqueue(Dispatcher self, TaskCore task, bint forced) except -1:
     elif start:
         start_for(self, task)
     return 0
+
+
+cdef inline bint is_own_thread(Dispatcher self) noexcept:
+    cdef Place *place = <Place *>nt_get_place()
+    return place is not NULL and place.dispatcher is <PyObject *>self
 
 
 cdef int start_for(Dispatcher self, TaskCore task) except -1:
@@ -942,20 +1026,20 @@ cdef inline Py_ssize_t startable(Dispatcher self) noexcept:
 
 cdef Place *plan(Dispatcher self, bint *start) noexcept:
     """Decide on a thread to start (counted here) and one to wake. The mutex is held."""
-    cdef Py_ssize_t free = self.threads_ - self.busy
+    # Threads that wait for tasks of this pool do not count: others take their part.
+    cdef Py_ssize_t threads = self.threads_ - self.aside
+    cdef Py_ssize_t free = threads - self.busy
     cdef Py_ssize_t wanted
     cdef Place *place
     start[0] = False
     # Where all threads are there and one is on its way to the lanes, it will do.
-    if self.threads_ >= self.max_threads and (self.waking or self.idle_top is NULL):
+    if threads >= self.max_threads and (self.waking or self.idle_top is NULL):
         if self.lanes[CRITICAL].count <= free:
             return NULL
     wanted = startable(self)
-    if wanted > free and (
-        self.threads_ < self.max_threads or self.lanes[CRITICAL].count > free
-    ):
+    if wanted > free and (threads < self.max_threads or self.lanes[CRITICAL].count > free):
         start[0] = True
-    elif self.threads_ < self.min_threads and self.refusal is None and not self.leaving:
+    elif threads < self.min_threads and self.refusal is None and not self.leaving:
         start[0] = True
     if start[0]:
         self.threads_ += 1
@@ -1037,7 +1121,7 @@ cdef inline void account(Dispatcher self, TaskCore task) noexcept:
 cdef inline Parker *take_drainers(Dispatcher self) noexcept:
     """Return the parkers of those who wait for the last task, if it is gone. Mutex held."""
     cdef Parker *parked = NULL
-    if self.drainers is not NULL and not self.active_ and not self.waiting_:
+    if self.drainers is not NULL and not self.active_ and not self.waiting_ and not self.aside:
         parked = self.drainers
         self.drainers = NULL
     return parked
@@ -1140,6 +1224,8 @@ cdef class Dispatcher:
     cdef Py_ssize_t active_
     cdef Py_ssize_t threads_
     cdef Py_ssize_t busy
+    cdef Py_ssize_t aside  # threads whose task waits for another of this pool
+    cdef Py_ssize_t resting_  # threads whose task waits for any future of ours
     cdef Py_ssize_t idle_
     cdef long long wakeups
     cdef Py_ssize_t min_threads
@@ -1158,13 +1244,11 @@ cdef class Dispatcher:
     cdef object launcher
     cdef object task_type
     cdef object start_thread
-    cdef object own
     cdef object __weakref__
 
     def __init__(self, task_type, start_thread):
         self.task_type = task_type
         self.start_thread = start_thread
-        self.own = threading.local()
         self.max_threads = 1
         self.idle_timeout = -1
         for i in range(LANES):
@@ -1311,20 +1395,22 @@ cdef class Dispatcher:
     def work(self):
         """Run tasks until this thread is no longer needed: the body of a pool thread."""
         cdef Place place
-        self.own.inside = True
         memset(&place, 0, sizeof(place))
         place.parker = parker_get()
         place.ident = PyThread_get_thread_ident()
         place.mutex = &self.mutex
+        place.dispatcher = <PyObject *>self
         nt_lock(&self.mutex)
         place.after = self.places
         if self.places is not NULL:
             self.places.before = &place
         self.places = &place
         nt_unlock(&self.mutex)
+        nt_set_place(&place)
         try:
             serve(self, &place)
         finally:
+            nt_set_place(NULL)
             parker_put(place.parker)
 
     def release(self, TaskCore task not None):
@@ -1458,7 +1544,7 @@ cdef class Dispatcher:
         cdef Parker *parker = parker_get()
         cdef bint woken
         nt_lock(&self.mutex)
-        woken = not self.active_ and not self.waiting_
+        woken = not self.active_ and not self.waiting_ and not self.aside
         if not woken:
             push(&self.drainers, parker)
         nt_unlock(&self.mutex)
@@ -1501,6 +1587,8 @@ cdef class Dispatcher:
         self.idle_top = NULL
         self.space = self.drainers = NULL
         self.waiting_ = self.active_ = self.threads_ = self.busy = self.idle_ = 0
+        self.aside = self.resting_ = 0
+        nt_set_place(NULL)
         self.waking = self.pumping = False
         return waiting, running
 
@@ -1545,6 +1633,11 @@ cdef class Dispatcher:
     def active(self):
         """How many tasks run, in all lanes."""
         return self.active_
+
+    @property
+    def resting(self):
+        """How many pool threads wait for a future of ours within their task."""
+        return self.resting_
 
     @property
     def threads(self):
@@ -1615,7 +1708,7 @@ cdef int serve(Dispatcher self, Place *place) except -1:
             self.waking = woken = False
             self.wakeups += 1
         launch = self.launcher is not None
-        surplus = self.threads_ > self.max_threads
+        surplus = self.threads_ - self.aside > self.max_threads
         if not launch and not (surplus and not self.lanes[CRITICAL].count):
             task = pick(self, now)
         if task is not None:

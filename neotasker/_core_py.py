@@ -95,6 +95,39 @@ def _check_target(fn):
         )
 
 
+_thread = threading.local()  # .dispatcher: the one that this thread serves
+
+
+class _PatientEvent(threading.Event):
+    """An event on which a pool thread waits without keeping its place."""
+
+    def wait(self, timeout=None):
+        dispatcher = getattr(_thread, "dispatcher", None)
+        if self.is_set() or dispatcher is None:
+            return super().wait(timeout)
+        dispatcher._step_aside(True)
+        try:
+            return super().wait(timeout)
+        finally:
+            dispatcher._step_back(True)
+
+
+class _Waiters(list):
+    """The waiters of a task; those of its pool's own threads learn to give way."""
+
+    __slots__ = ("owner",)
+
+    def append(self, waiter):
+        dispatcher = getattr(_thread, "dispatcher", None)
+        if (
+            dispatcher is not None
+            and dispatcher is self.owner
+            and not isinstance(waiter.event, _PatientEvent)
+        ):
+            waiter.event = _PatientEvent()
+        super().append(waiter)
+
+
 class FutureCore:
     """The state machine of ``concurrent.futures.Future``, without its costs.
 
@@ -146,8 +179,11 @@ class FutureCore:
     def _waiters(self):
         with _state_lock:
             if self._waiters_made is None:
-                self._waiters_made = []
+                self._waiters_made = self._make_waiters()
             return self._waiters_made
+
+    def _make_waiters(self):
+        return []
 
     @property
     def _result(self):
@@ -189,16 +225,20 @@ class FutureCore:
             if self._parked is None:
                 self._parked = []
             self._parked.append(parker)
+        dispatcher = getattr(_thread, "dispatcher", None)
+        ours = dispatcher is not None and dispatcher is getattr(self, "_dispatcher", None)
         try:
+            if dispatcher is not None:
+                dispatcher._step_aside(ours)
             if timeout is None:
-                parker.acquire()
-                return True
+                return parker.acquire()
+            timeout = min(timeout, threading.TIMEOUT_MAX)
             if parker.acquire(timeout=timeout) if timeout > 0 else parker.acquire(False):
                 return True
-        except BaseException:
+        finally:
+            if dispatcher is not None:
+                dispatcher._step_back(ours)
             self._unpark(parker)
-            raise
-        self._unpark(parker)
         return self._phase >= _CANCELLED
 
     def _unpark(self, parker):
@@ -389,6 +429,11 @@ class TaskCore(FutureCore):
         """When the task ended: seconds of the monotonic clock, or None."""
         return self._finished
 
+    def _make_waiters(self):
+        waiters = _Waiters()
+        waiters.owner = self._dispatcher
+        return waiters
+
     def _get_call(self):
         """Return the target, its arguments and its context, for a foreign executor to run."""
         return self._call
@@ -569,6 +614,8 @@ class Dispatcher:
         self._launcher = None  # takes a task to a foreign executor, or None
         self._pumping = False
         self._active = 0  # tasks between start and end
+        self._aside = 0  # threads whose task waits for another of this pool
+        self._resting = 0  # threads whose task waits for any future of ours
         self._threads = 0  # threads that were started or are about to be
         self._foreign = 0  # of the active, those that a foreign executor runs
         self._places = {}  # of the threads, by identity of the place
@@ -576,7 +623,6 @@ class Dispatcher:
         self._waking = False  # a woken thread has not looked at the lanes yet
         self._wakeups = 0  # how often an idle thread was woken
         self._space = deque()  # parkers of submitters that wait for room
-        self._own = threading.local()  # .inside: this thread is one of ours
         self._drainers = []  # parkers of those who wait for the last task to end
         self._submitted = [0, 0, 0, 0]
         self._completed = [0, 0, 0, 0]
@@ -743,7 +789,7 @@ class Dispatcher:
                     others = self._count(1) + self._count(2) + self._count(3)
                     if forced or not bound or lane == _CRITICAL or others < bound:
                         return self._push(task, lane)
-                    if policy == "block" and not getattr(self._own, "inside", False):
+                    if policy == "block" and getattr(_thread, "dispatcher", None) is not self:
                         parker = _parker()
                         self._space.append(parker)
             if refusal is not None:
@@ -803,19 +849,21 @@ class Dispatcher:
         Returns:
             Whether to start one, and the place of the one to wake, or None.
         """
-        free = self._threads - self._active + self._foreign
+        # Threads that wait for tasks of this pool do not count: others take their part.
+        threads = self._threads - self._aside
+        free = threads - self._active + self._foreign
         idle = self._idle
         critical = self._count(_CRITICAL)
         if (
             # All threads are there, and one is on its way to the lanes or none sleeps.
-            self._threads >= self._max_threads
+            threads >= self._max_threads
             and (self._waking or not idle)
             and critical <= free
         ):
             return False, None
         wanted = self._startable()
-        start = wanted > free and (self._threads < self._max_threads or critical > free)
-        if not start and self._threads < self._min_threads:
+        start = wanted > free and (threads < self._max_threads or critical > free)
+        if not start and threads < self._min_threads:
             start = self._refusal is None and not self._leaving
         if start:
             self._threads += 1
@@ -892,7 +940,7 @@ class Dispatcher:
             view.outstanding -= 1
             if not view.outstanding and view._parked:
                 parked, view._parked = view._parked, None
-        if self._drainers and not self._active and not self.waiting:
+        if self._drainers and not self._active and not self.waiting and not self._aside:
             drainers, self._drainers = self._drainers, []
             parked = [*parked, *drainers]
         return parked
@@ -928,7 +976,14 @@ class Dispatcher:
 
     def work(self):
         """Run tasks until this thread is no longer needed: the body of a pool thread."""
-        self._own.inside = True
+        _thread.dispatcher = self
+        try:
+            self._serve()
+        finally:
+            _thread.dispatcher = None
+
+    def _serve(self):
+        """End one task and pick the next in one locked section, for ever."""
         place = _Place()
         task = None
         woken = False
@@ -964,7 +1019,7 @@ class Dispatcher:
                 if woken:
                     self._waking = woken = False
                     self._wakeups += 1
-                surplus = self._threads > self._max_threads
+                surplus = self._threads - self._aside > self._max_threads
                 if self._launcher is None and (not surplus or self._count(_CRITICAL)):
                     task = self._pick(now)
                 if task is not None:
@@ -1000,6 +1055,31 @@ class Dispatcher:
                 woken = True
             else:
                 return
+
+    def _step_aside(self, ours):
+        """Note that a pool thread waits for a future; for a task of its pool it gives way.
+
+        Without that, tasks that wait for tasks of their own pool would fill it, and wait
+        for ever (what Java calls a managed blocker).
+        """
+        with self._lock:
+            self._resting += 1
+            if ours:
+                self._active -= 1
+                self._aside += 1
+        if ours:
+            try:
+                self.engage()
+            except BaseException:
+                logger.exception("no thread could be started in place of one that waits")
+
+    def _step_back(self, ours):
+        """Take the place again, at once: for a while more may run than the limits say."""
+        with self._lock:
+            self._resting -= 1
+            if ours:
+                self._active += 1
+                self._aside -= 1
 
     def _sleep(self, place):
         """Wait to be woken; return False if this thread should go instead."""
@@ -1135,7 +1215,7 @@ class Dispatcher:
             timeout: seconds; None waits for ever.
         """
         with self._lock:
-            if not self._active and not self.waiting:
+            if not self._active and not self.waiting and not self._aside:
                 return True
             parker = _parker()
             self._drainers.append(parker)
@@ -1164,7 +1244,8 @@ class Dispatcher:
             task._waiting = False
             task._view = None
         self._dead = [0, 0, 0, 0]
-        self._active = self._threads = self._foreign = 0
+        self._active = self._threads = self._foreign = self._aside = self._resting = 0
+        _thread.dispatcher = None
         self._places = {}
         self._idle.clear()
         self._waking = self._pumping = False
@@ -1185,6 +1266,11 @@ class Dispatcher:
     def active(self):
         """How many tasks run, in all lanes."""
         return self._active
+
+    @property
+    def resting(self):
+        """How many pool threads wait for a future of ours within their task."""
+        return self._resting
 
     @property
     def threads(self):

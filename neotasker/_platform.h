@@ -61,6 +61,15 @@ static inline long long nt_now(void) {
 #endif
 }
 
+/* The place in a pool that this thread has, or NULL: set while it serves. */
+#if defined(_MSC_VER)
+static __declspec(thread) void *nt_place = NULL;
+#else
+static __thread void *nt_place = NULL;
+#endif
+static inline void *nt_get_place(void) { return nt_place; }
+static inline void nt_set_place(void *place) { nt_place = place; }
+
 /* Take the current exception out of the thread, as one object with its traceback. */
 static inline PyObject *nt_take_exception(void) {
 #if PY_VERSION_HEX >= 0x030C0000
