@@ -590,17 +590,17 @@ cdef class TaskCore(FutureCore):
     @property
     def time_queued(self):
         """When the task entered its lane: seconds of the monotonic clock, or None."""
-        return self.queued * 1e-9 if self.queued else None
+        return self.queued / 1e9 if self.queued else None
 
     @property
     def time_started(self):
         """When the task began to run: seconds of the monotonic clock, or None."""
-        return self.started * 1e-9 if self.started else None
+        return self.started / 1e9 if self.started else None
 
     @property
     def time_finished(self):
         """When the task ended: seconds of the monotonic clock, or None."""
-        return self.finished * 1e-9 if self.finished else None
+        return self.finished / 1e9 if self.finished else None
 
     def _get_call(self):
         """Return the target, its arguments and its context, for a foreign executor to run."""
@@ -1532,7 +1532,7 @@ cdef class Dispatcher:
                 if task is None:
                     break
                 found.append(task)
-        return found, (soonest * 1e-9 + age if soonest else None)
+        return found, (soonest / 1e9 + age if soonest else None)
 
     def wait_drained(self, timeout=None):
         """Block until no task waits or runs; return False if that took too long.
@@ -1674,7 +1674,7 @@ cdef class Dispatcher:
             "completed": [lanes[i].completed for i in range(LANES)],
             "failed": [lanes[i].failed for i in range(LANES)],
             "cancelled": [lanes[i].cancelled for i in range(LANES)],
-            "wait_seconds": [lanes[i].waited * 1e-9 for i in range(LANES)],
+            "wait_seconds": [lanes[i].waited / 1e9 for i in range(LANES)],
         }
 
 
@@ -1857,12 +1857,12 @@ cdef class TimerCore:
     @property
     def when(self):
         """When the timer fires next: seconds of the ticker's clock."""
-        return self.when_ * 1e-9
+        return self.when_ / 1e9
 
     @property
     def interval(self):
         """Seconds between two fires, or None."""
-        return None if self.periodic is NULL else self.periodic.interval * 1e-9
+        return None if self.periodic is NULL else self.periodic.interval / 1e9
 
     @property
     def runs(self):
@@ -1977,7 +1977,8 @@ cdef long long nanoseconds(object seconds) except? -1:
         return FAR
     if value <= -<double>FAR:
         return -FAR
-    return <long long>value
+    # Rounded, so that a time that was read from the heap comes back as the same.
+    return <long long>(value + 0.5 if value >= 0 else value - 0.5)
 
 
 cdef class TickerCore:
@@ -2144,7 +2145,7 @@ cdef class TickerCore:
 
     def now(self):
         """Return the time of the ticker's clock, in seconds."""
-        return now_of(self) * 1e-9
+        return now_of(self) / 1e9
 
     @property
     def next_due(self):
@@ -2156,7 +2157,7 @@ cdef class TickerCore:
         if found:
             when = self.heap[0].when
         nt_unlock(&self.mutex)
-        return when * 1e-9 if found else None
+        return when / 1e9 if found else None
 
     @property
     def fires(self):
