@@ -1640,6 +1640,15 @@ cdef class Dispatcher:
         return self.resting_
 
     @property
+    def engaged(self):
+        """How many tasks run, or may start; those apart that wait for a future of ours."""
+        cdef Py_ssize_t found
+        nt_lock(&self.mutex)
+        found = self.active_ - (self.resting_ - self.aside) + startable(self)
+        nt_unlock(&self.mutex)
+        return found
+
+    @property
     def threads(self):
         """How many threads there are, the ones about to start included."""
         return self.threads_

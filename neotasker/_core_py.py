@@ -856,9 +856,7 @@ class Dispatcher:
         critical = self._count(_CRITICAL)
         if (
             # All threads are there, and one is on its way to the lanes or none sleeps.
-            threads >= self._max_threads
-            and (self._waking or not idle)
-            and critical <= free
+            threads >= self._max_threads and (self._waking or not idle) and critical <= free
         ):
             return False, None
         wanted = self._startable()
@@ -1271,6 +1269,12 @@ class Dispatcher:
     def resting(self):
         """How many pool threads wait for a future of ours within their task."""
         return self._resting
+
+    @property
+    def engaged(self):
+        """How many tasks run, or may start; those apart that wait for a future of ours."""
+        with self._lock:
+            return self._active - (self._resting - self._aside) + self._startable()
 
     @property
     def threads(self):

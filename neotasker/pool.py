@@ -44,7 +44,7 @@ _AFTER_INTERPRETER = "cannot schedule new futures after interpreter shutdown"
 _NORMAL_LANE = lane_of(TASK_NORMAL)
 
 _pool_number = itertools.count().__next__
-_dispatchers: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
+_crews: weakref.WeakSet[_Crew] = weakref.WeakSet()
 
 
 def _refuse_after_shutdown() -> Exception:
@@ -62,14 +62,15 @@ def _refuse_to_main_thread() -> Exception | None:
 
 def _on_main_thread_end() -> None:
     """Let every pool's threads go once its work is done, so that the process can end."""
-    for dispatcher in list(_dispatchers):
-        dispatcher.end_with_interpreter(_refuse_to_main_thread)
+    for crew in list(_crews):
+        crew.dispatcher.end_with_interpreter(_refuse_to_main_thread)
 
 
 def _after_fork_in_child() -> None:
     """Free the child of threads and tasks that only the parent has."""
-    for dispatcher in list(_dispatchers):
-        waiting, running = dispatcher.abandon()
+    for crew in list(_crews):
+        crew.abandon()
+        waiting, running = crew.dispatcher.abandon()
         for task in waiting:
             task.cancel()
         for task in running:
@@ -189,6 +190,13 @@ class _Crew:
                 if left is not None and left <= 0:
                     return [t for t in alive if t.is_alive()]
                 thread.join(left)
+
+    def abandon(self) -> None:
+        """Forget all threads: in a forked child, which has none of them."""
+        self._lock = threading.Lock()
+        self.threads.clear()
+        self._numbers.clear()
+        self._left.clear()
 
 
 class _WaitingWork:
@@ -392,7 +400,7 @@ class TaskPool(Submitter, ThreadPoolExecutor):
             when_full=when_full,
             idle_timeout=idle_timeout,
         )
-        _dispatchers.add(crew.dispatcher)
+        _crews.add(crew)
         weakref.finalize(self, _abandoned, crew.dispatcher).atexit = False
 
     def resize(

@@ -1,0 +1,675 @@
+"""Aloops: asyncio loops that run in threads of their own, and the way into any loop.
+
+`LoopGate` hands calls and coroutines over to a loop from other threads, `ALoop` runs
+such a loop, `ForeignLoop` gives the same face to a loop that somebody else runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import sys
+import threading
+import uuid
+import weakref
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextvars import Context, copy_context
+from functools import partial
+from types import CoroutineType
+from typing import Any, TypeVar
+
+from ._accel import FutureCore, Mailbox
+from .errors import AloopError
+
+__all__ = ["ALoop", "CoroutineFuture", "ForeignLoop", "LoopGate", "LoopPort", "wait_seconds"]
+
+T = TypeVar("T")
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+logger = logging.getLogger("neotasker")
+
+# An eager task begins to run where it is made: what ends at once costs no pass of the loop.
+_EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+
+
+def wait_seconds(wait: bool | float) -> float | None:
+    """Return how many seconds *wait* allows: None for True, else a number; 0 for False.
+
+    Raises:
+        TypeError: it is neither a bool nor a number.
+        ValueError: it is negative or not a number of seconds.
+    """
+    if wait is True:
+        return None
+    if not isinstance(wait, (int, float)):
+        raise TypeError(f"wait must be True, False or seconds, not {wait!r}")
+    if not 0 <= wait < math.inf:
+        raise ValueError(f"wait must be True, False or seconds from 0, not {wait!r}")
+    return float(wait)
+
+
+class CoroutineFuture(FutureCore, Future[T]):
+    """The future of a coroutine that was handed to a loop in another thread.
+
+    As the standard's ``run_coroutine_threadsafe`` has it: the future is pending until
+    the coroutine ends. `cancel` marks it as cancelled at once and cancels the
+    coroutine, which may take its time; stopping the aloop waits for that.
+    """
+
+    __slots__ = ("_gate", "_task")
+
+    _gate: LoopGate
+    _task: asyncio.Task[T]  # only while it runs
+
+    def cancel(self) -> bool:
+        """Cancel the future and its coroutine; return whether the future is cancelled."""
+        if not super().cancel():
+            return False
+        self._gate.post(self._cancel_task)
+        return True
+
+    def _cancel_task(self) -> None:
+        task = getattr(self, "_task", None)
+        if task is not None:
+            task.cancel()
+
+    def _task_ended(self, task: asyncio.Task[T]) -> None:
+        del self._task
+        self._gate.tasks.pop(task, None)
+        self._take(task)
+
+    def _take(self, task: asyncio.Task[T]) -> None:
+        """Take over how the task ended."""
+        if task.cancelled():
+            super().cancel()
+            return
+        error = task.exception()
+        try:
+            if error is None:
+                self.set_result(task.result())
+            else:
+                self.set_exception(error)
+        except InvalidStateError:  # cancelled before
+            if error is not None:
+                logger.error("exception of a cancelled coroutine: %r", task, exc_info=error)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return asyncio.wrap_future(self).__await__()
+
+
+class LoopGate:
+    """The way into a loop from other threads, at one wake-up per burst.
+
+    Guarantees: calls and coroutines start in the loop's thread, in the order in which
+    they were handed over, each coroutine in the context of who handed it over. Tasks
+    are held until they end. Once the gate is shut, everything that came in before has
+    started or was cancelled and closed, and everything after is refused.
+
+    Assumes: the loop runs, or will; who runs it shuts the gate when it ends.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        # Touched by the loop's thread alone.
+        self.tasks: dict[asyncio.Task[Any], CoroutineFuture[Any] | None] = {}
+        self._context = Context()
+        self._mailbox: Mailbox = Mailbox(self._wake, self._handle)
+        # Takes a call, or a future, its coroutine and context; False once it is shut.
+        self.post = self._mailbox.post
+
+    def _wake(self) -> None:
+        try:
+            self.loop.call_soon_threadsafe(self._mailbox.drain, context=self._context)
+        except RuntimeError:  # closed by somebody; nobody will come for the mail
+            self.shut()
+
+    def _handle(self, item: Any) -> None:
+        if type(item) is not tuple:
+            item()
+            return
+        future, coro, context = item
+        if future.done():  # cancelled before it came here
+            coro.close()
+            return
+        loop = self.loop
+        try:
+            if loop.get_task_factory() is None:
+                task = asyncio.Task(coro, loop=loop, context=context, **_EAGER)
+            else:
+                task = loop.create_task(coro, context=context)
+        except BaseException as exc:  # of an eager start: SystemExit or KeyboardInterrupt
+            future.set_exception(exc)
+            return
+        if task.done():
+            try:
+                future.set_result(task.result())
+            except BaseException:  # the task's, or of a future cancelled right now
+                future._take(task)
+        else:
+            future._task = task
+            self.tasks[task] = future
+            task.add_done_callback(future._task_ended, context=context)
+
+    def create_task(
+        self, coro: Coroutine[Any, Any, T], *, name: str | None = None
+    ) -> asyncio.Task[T]:
+        """Return a task of the loop, held until it ends: in the loop's thread only."""
+        task = self.loop.create_task(coro, name=name)
+        if not task.done():
+            self.tasks[task] = None
+            task.add_done_callback(self._drop)
+        return task
+
+    def _drop(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.pop(task, None)
+
+    def shut(self) -> None:
+        """Refuse what comes, and cancel and close what came and has not started."""
+        for item in self._mailbox.close():
+            if type(item) is tuple:
+                item[0].cancel()
+                item[1].close()
+
+    def bury(self) -> None:
+        """End the tasks of a loop that will never run again, and shut the gate."""
+        self.shut()
+        while self.tasks:
+            task, future = self.tasks.popitem()
+            with contextlib.suppress(Exception):
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                task.get_coro().close()
+            if future is not None:
+                future.cancel()
+
+    def abandon(self) -> None:
+        """Cancel the futures without a touch on the loop: in a forked child."""
+        futures = [future for future in self.tasks.values() if future is not None]
+        futures += [item[0] for item in self._mailbox.close() if type(item) is tuple]
+        for future in futures:
+            future.cancel()
+
+
+class LoopPort:
+    """What aloops and foreign loops have in common: a name, a loop, and the way into it."""
+
+    name: str
+    _gate: LoopGate | None
+
+    @property
+    def active(self) -> bool:
+        """Whether the loop takes coroutines."""
+        return self._gate is not None
+
+    def get_loop(self) -> asyncio.AbstractEventLoop | None:
+        """Return the asyncio loop, or None while it does not run."""
+        gate = self._gate
+        return None if gate is None else gate.loop
+
+    def _refusal(self) -> AloopError:
+        return AloopError(f"{self.name} does not run")
+
+    def spawn_coroutine_threadsafe(self, coro: Coroutine[Any, Any, T]) -> CoroutineFuture[T]:
+        """Run a coroutine in the loop, from any thread; return its future.
+
+        Raises:
+            TypeError: *coro* is not a coroutine.
+            AloopError: the loop does not run; the coroutine was closed.
+        """
+        if type(coro) is not CoroutineType and not asyncio.iscoroutine(coro):
+            hint = ": call it first" if asyncio.iscoroutinefunction(coro) else ""
+            raise TypeError(f"a coroutine is needed, not {coro!r}{hint}")
+        gate = self._gate
+        if gate is not None:
+            future: CoroutineFuture[T] = CoroutineFuture()
+            future._gate = gate
+            if gate.post((future, coro, copy_context())):
+                return future
+        coro.close()
+        raise self._refusal()
+
+    def run_coroutine_threadsafe(self, coro: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the loop and return its result, blocking the caller.
+
+        Raises:
+            TypeError: *coro* is not a coroutine.
+            AloopError: the loop does not run, or this is its own thread, which would
+                wait for itself; the coroutine was closed.
+        """
+        if self._is_own_thread():
+            if asyncio.iscoroutine(coro):
+                coro.close()
+            raise AloopError(
+                f"{self.name}: run_coroutine_threadsafe called in the loop's own thread would "
+                "wait for itself: await the coroutine there, or use spawn_coroutine_threadsafe"
+            )
+        result: T = self.spawn_coroutine_threadsafe(coro).result()
+        return result
+
+    def _is_own_thread(self) -> bool:
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        return running is self.get_loop()
+
+    def _inner_gate(self) -> LoopGate | None:
+        """Return the gate for what belongs to those that run in the loop already."""
+        return self._gate
+
+    def call_soon(self, fn: Callable[..., object], /, *args: Any) -> None:
+        """Call ``fn(*args)`` in the loop's thread soon, from any thread.
+
+        A loop that was told to stop does so as long as coroutines run in it.
+
+        Raises:
+            AloopError: the loop does not run.
+        """
+        gate = self._inner_gate()
+        if gate is None or not gate.post(partial(fn, *args)):
+            raise self._refusal()
+
+    def create_task(
+        self, coro: Coroutine[Any, Any, T], *, name: str | None = None
+    ) -> asyncio.Task[T]:
+        """Return a task of the loop, held until it ends: in the loop's thread only.
+
+        Raises:
+            AloopError: the loop does not run; the coroutine was closed.
+        """
+        gate = self._inner_gate()
+        if gate is None:
+            coro.close()
+            raise self._refusal()
+        return gate.create_task(coro, name=name)
+
+
+class ForeignLoop(LoopPort):
+    """A loop that somebody else runs, with the face of an aloop.
+
+    Coroutines handed over while it rests start when it runs (again). One that is
+    closed is not active.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Put a gate before *loop*.
+
+        Raises:
+            TypeError: it is not an asyncio loop.
+        """
+        if not isinstance(loop, asyncio.AbstractEventLoop):
+            raise TypeError(f"an asyncio loop is needed, not {loop!r}")
+        self.loop = loop
+        self.name = f"<{type(loop).__name__}>"
+        self._open = LoopGate(loop)
+
+    @property
+    def _gate(self) -> LoopGate | None:  # type: ignore[override]
+        if self.loop.is_closed():
+            self._open.bury()
+            return None
+        return self._open
+
+    def _refusal(self) -> AloopError:
+        return AloopError(f"the loop {self.loop!r} is closed")
+
+
+class _Run:
+    """One life of an aloop: its loop, its thread, and how it ends.
+
+    Guarantees: the thread ends, and every future of the gate with it, once a stop was
+    asked for and the coroutines have ended, or once the loop was stopped or closed by
+    somebody else.
+
+    The flags are written by any thread, before a call is posted that makes the loop's
+    thread look at them.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        title: str,
+        helpers: ThreadPoolExecutor,
+        closing: Callable[[_Run], object],
+    ) -> None:
+        self.gate = LoopGate(loop)
+        self.title = title
+        self.cancelled = 0
+        self._helpers = helpers
+        self._closing = closing  # told when nothing more may come
+        self._stop_wanted = False
+        self._cancel_wanted = False
+        self._stop_seen = False  # loop's thread only, as are those below
+        self._serving = True
+        self._told: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        self._ender: asyncio.Task[None] | None = None
+        self._fuse: asyncio.TimerHandle | None = None
+
+    # From any thread.
+
+    def ask_stop(self, cancel: bool, cancel_after: float | None) -> None:
+        """End when the coroutines have; cancel them at once, or after so many seconds."""
+        self._cancel_wanted = self._cancel_wanted or cancel
+        self._stop_wanted = True
+        self.gate.post(partial(self._on_stop, cancel_after))
+
+    # In the loop's thread.
+
+    def live(self, started: threading.Event) -> None:
+        """Run the loop until it is stopped, then end what it runs and close it."""
+        loop = self.gate.loop
+        try:
+            loop.call_soon(started.set)
+            self._serve()
+            self._serving = False
+            self._closing(self)
+            if not loop.is_closed():
+                self._finish(self._wind_up())
+                self._finish(loop.shutdown_asyncgens())
+                # It takes a thread to do so, for which there is seldom a reason.
+                if (
+                    getattr(loop, "_default_executor", None) is not self._helpers
+                    or self._helpers._threads
+                ):
+                    self._finish(loop.shutdown_default_executor())
+        finally:
+            self._serving = False
+            self._closing(self)
+            self.gate.bury()
+            if self._fuse is not None:
+                self._fuse.cancel()
+            if not loop.is_closed():
+                loop.close()
+            self._helpers.shutdown(wait=False)
+            started.set()
+
+    def _serve(self) -> None:
+        loop = self.gate.loop
+        while not self._stop_seen:
+            try:
+                loop.run_forever()
+            except BaseException:
+                if not loop.is_closed():
+                    logger.exception("%s: an exception came out of the loop", self.title)
+                    continue
+            if not self._stop_wanted:
+                logger.error("%s: its loop was stopped or closed by somebody else", self.title)
+                self._cancel_wanted = True
+            return
+
+    def _finish(self, coro: Coroutine[Any, Any, None]) -> None:
+        """Run the loop until *coro* has ended, whoever stops the loop meanwhile."""
+        loop = self.gate.loop
+        if loop.is_closed():
+            coro.close()
+            return
+        task = self._ender = loop.create_task(coro)
+        while not task.done() and not loop.is_closed():
+            try:
+                loop.run_until_complete(task)
+            except BaseException:
+                if not task.done() and not loop.is_closed():
+                    logger.exception("%s: an exception came out of the loop", self.title)
+        if task.done() and not task.cancelled() and task.exception() is not None:
+            logger.error("%s: error while it ended", self.title, exc_info=task.exception())
+        if not task.done():
+            self.gate.tasks[task] = None
+
+    async def _wind_up(self) -> None:
+        while tasks := self._others():
+            if self._cancel_wanted:
+                self._cancel(tasks)
+            await asyncio.wait(tasks)
+
+    def _others(self) -> set[asyncio.Task[Any]]:
+        return asyncio.all_tasks(self.gate.loop) - {self._ender}
+
+    def _cancel(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
+        for task in tasks:
+            if task not in self._told:
+                self._told.add(task)
+                self.cancelled += task.cancel()
+
+    def _on_stop(self, cancel_after: float | None) -> None:
+        if self._cancel_wanted:
+            self._cancel(self._others())
+        elif cancel_after is not None:
+            self._fuse = self.gate.loop.call_later(cancel_after, self._on_fuse)
+        self._stop_seen = True
+        if self._serving:
+            self.gate.loop.stop()
+
+    def _on_fuse(self) -> None:
+        logger.warning("%s: wait timeout, cancelling what still runs", self.title)
+        self._cancel_wanted = True
+        self._cancel(self._others())
+
+
+_aloops: weakref.WeakSet[ALoop] = weakref.WeakSet()
+# In a forked child: closing one would take the parent's loop out of the epoll that both share.
+_loops_of_parent: list[asyncio.AbstractEventLoop] = []
+
+
+class ALoop(LoopPort):
+    """An asyncio loop that runs in a thread of its own.
+
+    Guarantees: every future that `spawn_coroutine_threadsafe` returned ends, whatever
+    becomes of the loop. `stop` returns when the coroutines have ended, cancelled ones
+    too, unless it was asked not to wait or is called in the loop's own thread. A
+    stopped aloop can be started again.
+
+    The lock protects the change from one run to the next; nothing else is taken, and
+    no code of others runs under it.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        supervisor_id: str = "",
+        daemon: bool = False,
+        loop_factory: LoopFactory | None = None,
+        thread_name: str | None = None,
+    ) -> None:
+        """Make an aloop; `start` runs it.
+
+        Parameters:
+            name: its name; a random one when left out.
+            supervisor_id: of the supervisor that it belongs to, for messages.
+            daemon: whether its thread lets the process end while it runs.
+            loop_factory: makes the loop, ``uvloop.new_event_loop`` for one.
+            thread_name: ``supervisor_<id>_aloop_<name>`` when left out.
+
+        Raises:
+            TypeError: *loop_factory* cannot be called.
+        """
+        if loop_factory is not None and not callable(loop_factory):
+            raise TypeError(f"loop_factory must be callable, not {loop_factory!r}")
+        self.name = name if name is not None else str(uuid.uuid4())
+        self.supervisor_id = supervisor_id
+        self.daemon = daemon
+        self.loop_factory = loop_factory
+        self.on_end: Callable[[], object] | None = None  # called as its thread ends
+        self.thread: threading.Thread | None = None
+        self._thread_name = thread_name or f"supervisor_{supervisor_id}_aloop_{self.name}"
+        self._title = f"supervisor {supervisor_id} aloop {self.name}"
+        self._lock = threading.RLock()
+        self._helper = threading.local()
+        self._run: _Run | None = None
+        self._gate = None
+        _aloops.add(self)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The asyncio loop, or None while it does not run."""
+        return self.get_loop()
+
+    def _refusal(self) -> AloopError:
+        return AloopError(
+            f"{self._title} does not run: start it (start(), start_aloop({self.name!r})) "
+            "before it is given work"
+        )
+
+    def _inner_gate(self) -> LoopGate | None:
+        run = self._run
+        return None if run is None else run.gate
+
+    def start(self) -> bool:
+        """Start the thread and return when the loop runs; False if it does already.
+
+        Raises:
+            TypeError: the factory made something else than a loop.
+        """
+        if self._gate is not None:
+            return False
+        loop = (self.loop_factory or asyncio.new_event_loop)()
+        if not isinstance(loop, asyncio.AbstractEventLoop):
+            raise TypeError(f"loop_factory must make an asyncio loop, not {loop!r}")
+        helpers = ThreadPoolExecutor(
+            thread_name_prefix=f"{self._thread_name}_helper", initializer=self._mark_helper
+        )
+        loop.set_default_executor(helpers)
+        started = threading.Event()
+        run = _Run(loop, self._title, helpers, self._leave)
+        thread = threading.Thread(
+            target=self._live, args=(run, started), name=self._thread_name, daemon=self.daemon
+        )
+        with self._lock:
+            if self._gate is None:
+                self._run, self._gate, self.thread = run, run.gate, thread
+        if self._run is not run:
+            loop.close()
+            return False
+        try:
+            thread.start()
+        except BaseException:
+            self._leave(run)
+            run.gate.bury()
+            loop.close()
+            raise
+        started.wait()
+        logger.info("%s started", self._title)
+        return True
+
+    def _live(self, run: _Run, started: threading.Event) -> None:
+        try:
+            run.live(started)
+        finally:
+            logger.info("%s finished", self._title)
+            if self.on_end is not None:
+                self.on_end()
+
+    def _leave(self, run: _Run) -> None:
+        """Take no more for that run."""
+        with self._lock:
+            if self._run is run:
+                self._gate = None
+
+    def stop(self, wait: bool | float = True, cancel_tasks: bool = False) -> None:
+        """Take no more coroutines, and end when those that run have ended.
+
+        Parameters:
+            wait: True waits for the coroutines and the thread, False for nothing; a
+                number is seconds after which coroutines that still run are cancelled
+                (and waited for). In the aloop's own thread nothing is waited for.
+            cancel_tasks: cancel the coroutines at once.
+
+        Raises:
+            TypeError: *wait* is neither a bool nor a number.
+            ValueError: *wait* is negative.
+        """
+        seconds = None if wait is False else wait_seconds(wait)
+        if threading.current_thread() is self.thread:
+            self.ask_stop(cancel_tasks, seconds)
+            return
+        self.ask_stop(cancel_tasks)
+        if wait is not False and not self.join(seconds):
+            logger.warning("%s: wait timeout, cancelling what still runs", self._title)
+            self.ask_stop(cancel=True)
+            self.join()
+
+    def ask_stop(self, cancel: bool = False, cancel_after: float | None = None) -> None:
+        """Do what `stop` does, without waiting; may be called again to ask for more.
+
+        Parameters:
+            cancel: cancel the coroutines at once.
+            cancel_after: seconds after which those that still run are cancelled.
+        """
+        with self._lock:
+            run = self._run
+            self._gate = None
+        if run is not None:
+            run.ask_stop(cancel, cancel_after)
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the thread of an aloop that was stopped; return whether it has ended.
+
+        Parameters:
+            timeout: seconds; None waits for ever.
+        """
+        thread = self.thread
+        if thread is None or thread.ident is None:
+            return True
+        if thread is not threading.current_thread():
+            thread.join(timeout)
+        return not thread.is_alive()
+
+    def give_up(self) -> None:
+        """Cancel the coroutines and end their futures now, whatever the coroutines do."""
+        self.ask_stop(cancel=True)
+        run = self._run
+        if run is not None:
+            for future in list(run.gate.tasks.values()):
+                if future is not None:
+                    future.cancel()
+
+    @property
+    def cancelled(self) -> int:
+        """How many coroutines the stop of the last run cancelled."""
+        run = self._run
+        return 0 if run is None else run.cancelled
+
+    def waits_for_caller(self) -> bool:
+        """Return whether the end of the loop waits for the thread that asks.
+
+        So it does for its own, and for those of its default executor (``to_thread``).
+        """
+        return threading.current_thread() is self.thread or getattr(self._helper, "mine", False)
+
+    def _mark_helper(self) -> None:
+        self._helper.mine = True
+
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """Return the tasks of the loop that have not ended, as far as can be seen from here."""
+        run = self._run
+        if run is None or self.thread is None or not self.thread.is_alive():
+            return []
+        with contextlib.suppress(Exception):  # the loop runs on while we look
+            return [task for task in run._others() if not task.done()]
+        return []
+
+    def _abandon(self) -> None:
+        """Forget the run: in a forked child, which has not got its thread."""
+        self._lock = threading.RLock()
+        run, self._run = self._run, None
+        self._gate = self.thread = None
+        if run is None:
+            return
+        _loops_of_parent.append(run.gate.loop)
+        run.gate.abandon()
+
+    def __repr__(self) -> str:
+        state = "active" if self.active else "inactive"
+        return f"<{type(self).__name__} {self.name} of supervisor {self.supervisor_id} {state}>"
+
+
+def _after_fork_in_child() -> None:
+    for aloop in list(_aloops):
+        aloop._abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

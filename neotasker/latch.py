@@ -1,0 +1,77 @@
+"""An event to wait for in the main thread."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
+
+__all__ = ["Latch"]
+
+
+class Latch:
+    """An event that is set once, and lets Ctrl+C through to whoever waits for it.
+
+    Where the system's locks cannot be interrupted (Windows), the main thread sleeps on
+    a socket instead, which signals and `set` write to.
+
+    The lock protects the list of those sockets.
+    """
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._bells: list[socket.socket] = []
+
+    def is_set(self) -> bool:
+        """Return whether it was set."""
+        return self._event.is_set()
+
+    def set(self) -> None:
+        """Wake all who wait, and let pass who comes."""
+        self._event.set()
+        with self._lock:
+            bells = list(self._bells)
+        for bell in bells:
+            with contextlib.suppress(OSError):  # full, or gone: then it has rung
+                bell.send(b"\0")
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until it is set; return whether it is.
+
+        Parameters:
+            timeout: seconds; None waits for ever.
+        """
+        if os.name != "nt" or threading.current_thread() is not threading.main_thread():
+            return self._event.wait(timeout)
+        return self._wait_by_socket(timeout)
+
+    def _wait_by_socket(self, timeout: float | None) -> bool:
+        import select
+        import signal
+        import socket
+
+        deadline = None if timeout is None else time.monotonic() + timeout
+        ear, bell = socket.socketpair()
+        with ear, bell:
+            bell.setblocking(False)
+            before = signal.set_wakeup_fd(bell.fileno(), warn_on_full_buffer=False)
+            with self._lock:
+                self._bells.append(bell)
+            try:
+                while not self._event.is_set():
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        break
+                    if select.select([ear], [], [], left)[0]:
+                        ear.recv(4096)  # a handler that raises does so from here on
+            finally:
+                with self._lock:
+                    self._bells.remove(bell)
+                signal.set_wakeup_fd(before)
+        return self._event.is_set()

@@ -1,0 +1,466 @@
+"""The life of a supervisor: its parts, how they start and stop, and what they ask of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import uuid
+import weakref
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any, TypeVar, cast
+
+from . import process
+from .aloop import ALoop, wait_seconds
+from .aloops import AloopTable
+from .clock import Clock, SystemClock
+from .host import Host
+from .job_table import JobSchedulerTable
+from .latch import Latch
+from .pool import Lane, SupervisedPool
+from .priority import default_width, lane_of
+from .registry import Registry
+from .stop import Door, Parts, Stop, StopReport
+from .task import Task
+from .ticker import Ticker
+from .timers import DelayedTasks, check_delay
+from .watch import LaunchWatch
+
+__all__ = ["SupervisorLife"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger("neotasker")
+
+
+class SupervisorLife:
+    """What a supervisor is made of, from its making over start and stop to the end.
+
+    Guarantees: `stop` may be called from any thread, at any time, more than once; a
+    stopped supervisor can be started again. When a stop has ended, so has every thread
+    that was started, unless the report says otherwise.
+
+    The lock protects the state: active, starting, the stop under way. Locks of the
+    parts may be taken inside it, never the other way round; no code of others runs
+    under it.
+    """
+
+    daemon = False
+    """Whether `start` makes daemon threads when it is not told."""
+
+    timeout_warning_func: Callable[[Task[Any]], object] | None = None
+    """Called with a task that has waited for `timeout_warning` seconds to start."""
+
+    timeout_critical_func: Callable[[Task[Any]], object] | None = None
+    """Called with a task that has waited for `timeout_critical` seconds to start."""
+
+    def __init__(
+        self,
+        id: str | None = None,
+        *,
+        supervisor_id: str | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """Make a supervisor; `start` runs it.
+
+        Parameters:
+            id: its name in thread names and messages; a random UUID when left out.
+            supervisor_id: the same, as older programs call it.
+            clock: what its timers go by; the machine's when left out.
+
+        Raises:
+            TypeError: both *id* and *supervisor_id* were given.
+        """
+        if id is not None and supervisor_id is not None:
+            raise TypeError("id and supervisor_id mean the same: give one of them")
+        self.id = id or supervisor_id or str(uuid.uuid4())
+        self.poll_delay = 0.01
+        self.clock = clock or SystemClock()
+        self._title = f"supervisor {self.id}"
+        self._lock = threading.RLock()
+        self._active = False
+        self._starter: int | None = None  # the thread that is in `start`
+        self._stop_after_start = False
+        self._daemonic = False
+        self._stop: Stop | None = None
+        self._last_report = StopReport()
+        self._ended = Latch()
+        self._ended.set()
+        self._workers: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+        self._asleep: list[ALoop] = []  # stopped with the supervisor, to be started with it
+        self._sized = False
+        self._door = Door(self.id)
+        self._pool = SupervisedPool(
+            thread_name_prefix=f"supervisor_{self.id}_pool", pool_size=default_width()
+        )
+        self._pool.terminate(self._door.refusal, cancel=False)
+        self._dispatcher = self._pool._crew.dispatcher
+        self._aloops = AloopTable(self.id, self.clock, process.stir)
+        self._watch = LaunchWatch(self._title, self._pool, self._on_launch_timeout)
+        self._make_clockwork()
+        host = cast(Host, self)  # complete in `TaskSupervisor`
+        self._registry = Registry(host, process.stir)
+        self._jobs = JobSchedulerTable(host)
+        process.watch(self)
+
+    def _make_clockwork(self) -> None:
+        self._ticker = Ticker(
+            None if isinstance(self.clock, SystemClock) else self.clock.monotonic
+        )
+        self._delayed = DelayedTasks(self._ticker, self._dispatcher)
+
+    # What schedulers ask of their host.
+
+    def require_started(self, what: str) -> None:
+        """Raise `SupervisorNotStarted`, with the words to fix it, unless it runs."""
+        if not self._active:
+            raise self._door.error(what)
+
+    def enqueue(
+        self,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        priority: int,
+    ) -> Task[T]:
+        """Queue a run that was accepted before: never blocks, ignores the queue's bound.
+
+        Raises:
+            SupervisorNotStarted: the supervisor does not run.
+        """
+        task: Task[T] = self._dispatcher.make(fn, args, kwargs, lane_of(priority))
+        try:
+            self._dispatcher.enqueue(task)
+        except RuntimeError:
+            if not self._door.lets_workers_finish:
+                raise
+            with self._door.admit():
+                self._dispatcher.enqueue(task)
+        return task
+
+    def resolve_aloop(
+        self, loop: ALoop | str | asyncio.AbstractEventLoop | None
+    ) -> ALoop | asyncio.AbstractEventLoop:
+        """Return the aloop or loop that is meant; None: the default one, else our own.
+
+        Raises:
+            UnknownAloop: there is no aloop of that name.
+            AloopError: the aloop does not run.
+            TypeError: it is neither an aloop, a name nor a loop.
+        """
+        if loop is None and self._aloops.get(None) is None:
+            self.require_started("a coroutine")
+        return self._aloops.resolve(loop)
+
+    def start_thread(self, name: str, target: Callable[[], object]) -> threading.Thread:
+        """Start a thread ``supervisor_<id>_worker_<name>``, waited for at the stop."""
+        thread = threading.Thread(
+            target=target, name=f"supervisor_{self.id}_worker_{name}", daemon=self._daemonic
+        )
+        self._workers.add(thread)
+        thread.start()
+        return thread
+
+    def lane(self, priority: int) -> Lane:
+        """Return a view of one lane, which can be given to anything that takes an executor.
+
+        Raises:
+            ValueError: there is no such priority.
+        """
+        return self._pool.lane(priority)
+
+    @property
+    def ticker(self) -> Ticker:
+        """The ticker: its timers run inline on the tick, for code that takes microseconds."""
+        return self._ticker
+
+    def _on_launch_timeout(self, level: int, task: Task[Any]) -> None:
+        hook = self.timeout_warning_func if level == 1 else self.timeout_critical_func
+        if hook is not None:
+            hook(task)
+
+    # Life.
+
+    @property
+    def active(self) -> bool:
+        """Whether the supervisor takes work: from `start` until `stop` is called."""
+        return self._active
+
+    def start(self, daemon: bool | None = None) -> bool:
+        """Start the ticker, the supervisor's own loop and the pool.
+
+        A stop that is under way is waited for. Aloops that were stopped together with
+        the supervisor are started again.
+
+        Parameters:
+            daemon: whether the threads let the process end while they run; the
+                attribute ``daemon`` (False) when left out.
+
+        Returns:
+            False if it runs already.
+
+        Raises:
+            SupervisorNotStarted: called by a task, worker or aloop of the supervisor
+                while it stops, which waits for the caller.
+        """
+        while True:
+            stop = self._stop
+            if stop is not None:
+                if self._is_own_thread():
+                    raise self._door.error("start() in a thread of its own")
+                stop.done.wait()
+            with self._lock:
+                if self._stop is not None:
+                    continue
+                if self._active or self._starter is not None:
+                    return False
+                self._starter = threading.get_ident()
+                self._daemonic = self.daemon if daemon is None else daemon
+                self._ended = Latch()
+                break
+        try:
+            self._start_parts()
+        except BaseException:
+            with self._lock:
+                self._starter = None
+                stop = self._begin_stop()
+            self._run(stop)
+            stop.done.wait()
+            raise
+        with self._lock:
+            self._starter = None
+            self._active = True
+            stop_at_once, self._stop_after_start = self._stop_after_start, False
+        logger.info("%s started, %r", self._title, self._pool)
+        if stop_at_once:
+            self.stop()
+        return True
+
+    def _start_parts(self) -> None:
+        drive = getattr(self.clock, "attach", None)
+        if drive is not None:  # a clock that is turned by hand, and fires what is due itself
+            drive(self._ticker, self._dispatcher)
+        else:
+            self._ticker.start(f"supervisor_{self.id}_ticker", self._daemonic)
+        self._aloops.own.daemon = self._daemonic
+        self._aloops.own.start()
+        self._pool._crew.daemon = self._daemonic
+        self._dispatcher.open()
+        self._watch.arm(self._ticker)
+        asleep, self._asleep = self._asleep, []
+        for aloop in asleep:
+            try:
+                aloop.start()
+            except Exception:
+                logger.exception("%s: aloop %s could not be started", self._title, aloop.name)
+
+    def block(self, timeout: float | None = None) -> bool:
+        """Block the caller until the supervisor has stopped; Ctrl+C gets through.
+
+        Parameters:
+            timeout: seconds; None waits for ever.
+
+        Returns:
+            Whether it has stopped.
+        """
+        return self._ended.wait(timeout)
+
+    def stop(
+        self,
+        wait: bool | float = True,
+        stop_schedulers: bool = True,
+        cancel_tasks: bool = False,
+        *,
+        drain: bool = False,
+        timeout: float | None = None,
+    ) -> StopReport:
+        """Stop: refuse new work, then take down schedulers, tasks, aloops, pool, ticker.
+
+        May be called from any thread. A second call while a stop is under way waits for
+        it and returns its report; what it asks for beyond the first (cancelling) is
+        done. In a thread of the supervisor itself (a task, a worker, an aloop) the call
+        returns at once, with a report of that moment, for the stop waits for the caller.
+
+        Parameters:
+            wait: True waits for all; False for nothing, the stop goes on by itself; a
+                number is seconds after which tasks that have not begun and coroutines
+                are cancelled. Threads that run are waited for, as they cannot be killed.
+            stop_schedulers: stop workers, job schedulers and other schedulers.
+            cancel_tasks: cancel at once tasks that have not begun, and coroutines.
+            drain: queue workers finish what they hold first.
+            timeout: seconds after which the call returns and reports what still runs.
+
+        Returns:
+            The report.
+
+        Raises:
+            TypeError: *wait* or *timeout* is not a number.
+            ValueError: *wait* or *timeout* is negative.
+        """
+        seconds = wait_seconds(wait)
+        bound = None if timeout is None else check_delay(timeout)
+        inside = self._is_own_thread()
+        if self._starter is not None and self._stop_from_start(wait is not False):
+            return self._last_report
+        with self._lock:
+            first = self._stop is None
+            if first and not self._active and not self._aloops.running():
+                return self._last_report
+            stop = self._stop or self._begin_stop(
+                wait=None if wait is False else seconds,
+                signal_only=wait is False,
+                stop_schedulers=stop_schedulers,
+                cancel=cancel_tasks,
+                drain=drain,
+                timeout=bound,
+            )
+        if first:
+            self._run(stop)
+        elif cancel_tasks or (wait is not False and seconds == 0):
+            stop.hurry()
+        if inside:
+            return stop.moment()
+        if wait is False:
+            stop.signalled.wait(bound)
+            return stop.moment()
+        if not first and seconds is not None and not stop.done.wait(seconds):
+            stop.hurry()
+        return stop.report if stop.done.wait(bound) else stop.moment()
+
+    def _stop_from_start(self, wait: bool) -> bool:
+        """Have `start`, which is under way, stop again at its end; False if it is too late."""
+        with self._lock:
+            if self._starter is None:
+                return False
+            self._stop_after_start = True
+            ended = self._ended
+            inside = self._starter == threading.get_ident()  # in a signal handler
+        if wait and not inside:
+            ended.wait()
+        return True
+
+    def _begin_stop(self, **how: Any) -> Stop:
+        """Close the door. The lock is held; `_run` does the rest when it is not."""
+        self._active = False
+        if self._ended.is_set():
+            self._ended = Latch()
+        self._stop = Stop(self._parts(), self._on_stopped, **how)
+        return self._stop
+
+    def _run(self, stop: Stop) -> None:
+        """Have a thread carry out a stop, which then may wait for the caller's."""
+        thread = threading.Thread(
+            target=stop.run,
+            name=f"supervisor_{self.id}_stop",
+            daemon=self._daemonic or stop.bounded,
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no thread left to give
+            stop.run()
+
+    def _parts(self) -> Parts:
+        return Parts(
+            title=self._title,
+            door=self._door,
+            pool=self._pool,
+            ticker=self._ticker,
+            clock=self.clock,
+            delayed=self._delayed,
+            watch=self._watch,
+            aloops=self._aloops,
+            registry=self._registry,
+            job_schedulers=lambda: self._jobs.all().values(),
+            threads=lambda: list(self._workers),
+        )
+
+    def _on_stopped(self, stop: Stop) -> None:
+        with self._lock:
+            self._asleep = [aloop for aloop in stop.aloops if aloop is not self._aloops.own]
+            self._last_report = stop.report
+            self._stop = None
+        self._ended.set()
+        process.stir()
+
+    def _is_own_thread(self) -> bool:
+        """Return whether a stop waits for the thread that asks."""
+        me = threading.current_thread()
+        pool = self._pool
+        return (
+            me is self._ticker.thread
+            or me in pool._threads
+            or _is_thread_of(me, pool.executor)
+            or me in self._workers
+            or me in self._watch.speakers()
+            or any(
+                a.waits_for_caller() for a in (self._aloops.own, *self._aloops.all().values())
+            )
+        )
+
+    def __repr__(self) -> str:
+        state = "active" if self._active else "stopping" if self._stop else "stopped"
+        return f"<{type(self).__name__} {self.id} {state}>"
+
+    # The end of the process, and forks of it.
+
+    def keeps_process(self) -> bool:
+        """Return whether the process must not end: workers or aloops run, not as daemons."""
+        if self._stop is not None or self._daemonic:
+            return False
+        if any(not aloop.daemon for aloop in self._aloops.running()):
+            return True
+        if not self._active:
+            return False
+        jobs = self._jobs.all().values()
+        return bool(self._registry.get_schedulers()) or any(s.active for s in jobs)
+
+    def end_with_process(self, again: bool) -> None:
+        """Stop because the main thread has ended; *again*: without waiting any more.
+
+        Tasks are finished, coroutines are not: those that may keep the process have
+        kept it until here.
+        """
+        with self._lock:
+            stop = self._stop
+            begin = stop is None
+            if stop is None:
+                if not self._active and not self._aloops.running():
+                    return
+                if self._daemonic:
+                    stop = self._begin_stop(cancel=True, timeout=0.5)
+                else:
+                    stop = self._begin_stop(cancel_coroutines=True)
+        if begin:
+            self._run(stop)
+        elif again or stop.signal_only:
+            stop.hurry()
+        if not again:
+            stop.done.wait(1.0 if stop.bounded else None)
+
+    def after_fork_in_child(self) -> None:
+        """Become a stopped supervisor: threads and loops stayed in the parent."""
+        self._lock = threading.RLock()
+        self._active = False
+        self._stop = self._starter = None
+        self._stop_after_start = False
+        self._ended = Latch()
+        self._ended.set()
+        self._workers = weakref.WeakSet()
+        self._asleep = []
+        self._door.stopping = self._door.lets_workers_finish = False
+        self._dispatcher.close(self._door.refusal)
+        self._pool.use_executor(None)
+        self._aloops.abandon()
+        self._watch.abandon()
+        self._delayed.abandon()
+        self._make_clockwork()
+        self._registry.abandon()
+        self._jobs.abandon()
+
+
+def _is_thread_of(thread: threading.Thread, executor: Any) -> bool:
+    """Return whether a thread is one of a thread pool of others."""
+    # The standard pool adds a thread once it runs, and holds this lock meanwhile.
+    with getattr(executor, "_shutdown_lock", None) or nullcontext():
+        return thread in getattr(executor, "_threads", ())

@@ -1,0 +1,104 @@
+"""What becomes of supervisors when the process ends or forks."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import sys
+import threading
+import weakref
+from typing import Protocol
+
+from . import pool as _pool  # its hooks are registered before those below
+from .latch import Latch
+
+__all__ = ["Inhabitant", "stir", "watch"]
+
+logger = logging.getLogger("neotasker")
+
+
+class Inhabitant(Protocol):
+    """What a process asks of a supervisor."""
+
+    def keeps_process(self) -> bool:
+        """Return whether the process must not end yet."""
+
+    def end_with_process(self, again: bool) -> None:
+        """Stop, and return when nothing is left to wait for; *again*: do not wait."""
+
+    def after_fork_in_child(self) -> None:
+        """Forget what only the parent has."""
+
+
+_inhabitants: weakref.WeakSet[Inhabitant] = weakref.WeakSet()
+_stirred = Latch()
+
+
+def watch(inhabitant: Inhabitant) -> None:
+    """Have *inhabitant* asked when the main thread ends, and told in forked children."""
+    _inhabitants.add(inhabitant)
+
+
+def stir() -> None:
+    """Make a main thread that has ended look again whether the process may end."""
+    _stirred.set()
+
+
+def _on_main_thread_end() -> None:
+    """Keep the process while supervisors need it, then stop them.
+
+    Ctrl+C stops them at once, also one that has ended the main thread before; so a
+    second one finds a stop under way, and ends the process whatever runs.
+    """
+    ended_by = getattr(sys, "last_type", None)
+    interrupts = int(ended_by is not None and issubclass(ended_by, KeyboardInterrupt))
+    begun = False
+    while True:
+        try:
+            if not interrupts:
+                _wait_for_keepers()
+            again, begun = begun, True
+            for inhabitant in list(_inhabitants):
+                inhabitant.end_with_process(again)
+            return
+        except KeyboardInterrupt:
+            interrupts += 1
+            if interrupts > 1:
+                _end_at_once()
+        except BaseException:
+            logger.exception("error at the end of the main thread")
+            return
+
+
+def _wait_for_keepers() -> None:
+    global _stirred
+    while True:
+        _stirred = Latch()
+        if not any(inhabitant.keeps_process() for inhabitant in list(_inhabitants)):
+            return
+        _stirred.wait()
+
+
+def _end_at_once() -> None:
+    logger.critical("interrupted again while stopping: the process ends at once")
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BaseException):
+            stream.flush()
+    os._exit(130)  # the shell's code for a process that SIGINT ended
+
+
+def _after_fork_in_child() -> None:
+    for inhabitant in list(_inhabitants):
+        inhabitant.after_fork_in_child()
+
+
+# Called in reverse order, so that supervisors find their pools in working order; the
+# hooks of forks are called in order, so that they find them cleared.
+assert _pool
+threading._register_atexit(_on_main_thread_end)  # type: ignore[attr-defined]
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

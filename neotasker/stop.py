@@ -1,0 +1,430 @@
+"""Stopping: the procedure, and the report that it ends with."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from .aloop import ALoop
+from .aloops import AloopTable
+from .clock import Clock
+from .errors import SupervisorNotStarted
+from .latch import Latch
+from .pool import SupervisedPool
+from .registry import Registry
+from .ticker import Ticker
+from .timers import DelayedTasks
+from .watch import LaunchWatch
+
+__all__ = ["Door", "Parts", "StillRunning", "Stop", "StopReport"]
+
+logger = logging.getLogger("neotasker")
+
+_WORKER_PREFIX = "_background_worker_"
+_GRACE = 0.1  # seconds, past the deadline, for a thread that was told to end only then
+
+
+class StillRunning(NamedTuple):
+    """Something that did not end: its name, its age in seconds if known, and where it is."""
+
+    name: str
+    age: float | None
+    stack: str
+
+
+class StopReport:
+    """How a stop went.
+
+    Attributes:
+        duration: seconds that it took.
+        cancelled: how many tasks and coroutines were cancelled.
+        unprocessed: by name of worker, the items that it held and did not process.
+        still_running: what had not ended when the report was made.
+    """
+
+    def __init__(
+        self,
+        duration: float = 0.0,
+        cancelled: int = 0,
+        unprocessed: dict[str, list[Any]] | None = None,
+        still_running: list[StillRunning] | None = None,
+    ) -> None:
+        self.duration = duration
+        self.cancelled = cancelled
+        self.unprocessed = unprocessed or {}
+        self.still_running = still_running or []
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was lost and nothing runs still."""
+        return not (self.cancelled or self.unprocessed or self.still_running)
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}(clean={self.clean}, {values})"
+
+    def __str__(self) -> str:
+        parts = []
+        if self.cancelled:
+            parts.append(f"{self.cancelled} cancelled")
+        for name, items in self.unprocessed.items():
+            parts.append(f"{len(items)} unprocessed by {name}")
+        if self.still_running:
+            parts.append(f"{len(self.still_running)} still running:")
+        lines = [f"stopped in {self.duration:.2f} s, {', '.join(parts) or 'clean'}"]
+        for name, age, stack in self.still_running:
+            lines.append(f"  {name}" + ("" if age is None else f", for {age:.1f} s"))
+            lines += [f"    {line}" for line in stack.splitlines()]
+        return "\n".join(lines)
+
+
+class Door:
+    """Says why a supervisor takes no work, and lets its own workers finish theirs.
+
+    Holds nothing but that, so that the pool, which asks it, does not keep a
+    supervisor alive that nobody holds.
+    """
+
+    def __init__(self, supervisor_id: str) -> None:
+        self._id = supervisor_id
+        self._admitted = threading.local()
+        self.stopping = False
+        self.lets_workers_finish = False
+
+    def error(self, what: str) -> SupervisorNotStarted:
+        """Return the exception for a use of *what*."""
+        if self.stopping:
+            return SupervisorNotStarted(
+                f"supervisor {self._id} is stopping, {what} is refused: "
+                "call start() again when stop() has returned"
+            )
+        return SupervisorNotStarted(
+            f"supervisor {self._id} does not run, {what} is refused: call start() first"
+        )
+
+    def refusal(self) -> Exception | None:
+        """Return what a submission gets, None to let it pass: what the pool asks."""
+        return None if getattr(self._admitted, "now", False) else self.error("a task")
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """Let the submissions of this thread pass."""
+        self._admitted.now = True
+        try:
+            yield
+        finally:
+            self._admitted.now = False
+
+
+class Parts(SimpleNamespace):
+    """What a supervisor is made of, for the stop to take down."""
+
+    title: str
+    door: Door
+    pool: SupervisedPool
+    ticker: Ticker
+    clock: Clock
+    delayed: DelayedTasks
+    watch: LaunchWatch
+    aloops: AloopTable
+    registry: Registry
+    job_schedulers: Callable[[], Iterable[Any]]
+    threads: Callable[[], Iterable[threading.Thread]]
+
+
+class Stop:
+    """One stop of a supervisor, from the request to the last thread.
+
+    Guarantees: takes down in order: new work, schedulers, tasks, aloops, pool, ticker.
+    A part that fails to stop is logged and does not keep the next from stopping. When
+    `done` is set, `report` is there, and every future that was handed out has ended,
+    but for those of tasks that run on past the deadline.
+
+    Assumes: `run` is called once, in a thread that none of the parts waits for.
+
+    The lock protects the count and the flag of what was cancelled.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        ended: Callable[[Stop], object],
+        *,
+        wait: float | None = None,
+        signal_only: bool = False,
+        stop_schedulers: bool = True,
+        cancel: bool = False,
+        cancel_coroutines: bool = False,
+        drain: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Close the door; the rest is `run`.
+
+        Parameters:
+            parts: what to take down.
+            ended: called when all is down, before `done` is set.
+            wait: seconds after which what waits and coroutines are cancelled; None:
+                never.
+            signal_only: tell the schedulers first, without waiting for any of them.
+            stop_schedulers: stop them.
+            cancel: cancel what waits and coroutines at once.
+            cancel_coroutines: cancel coroutines once the tasks have ended.
+            drain: let queue workers finish what they hold.
+            timeout: seconds after which nothing is waited for any more.
+        """
+        self.done = Latch()
+        self.signalled = threading.Event()
+        self.report = StopReport()
+        self._parts = parts
+        self._ended = ended
+        self._begun = time.monotonic()
+        self._soft = None if wait is None else self._begun + wait
+        self._hard = None if timeout is None else self._begun + timeout
+        self.signal_only = signal_only
+        self.bounded = timeout is not None
+        self._with_schedulers = stop_schedulers
+        self._cancel = cancel
+        self._cancel_coroutines = cancel_coroutines
+        self._drain = drain
+        self._lock = threading.RLock()
+        self._cancelled = 0
+        self._hurried = False
+        self._is_over = False  # what has not ended now will not do so by itself
+        self._schedulers: dict[str, Any] = {}
+        self._executor = parts.pool.executor
+        self.aloops = [aloop for aloop in self._all_aloops() if aloop.active]
+        door = parts.door
+        door.stopping = True
+        door.lets_workers_finish = stop_schedulers
+        parts.pool._crew.dispatcher.close(door.refusal)
+
+    # From any thread.
+
+    def hurry(self) -> None:
+        """Cancel the tasks that wait and the coroutines, whatever was asked for before."""
+        with self._lock:
+            if self._hurried:
+                return
+            self._hurried = True
+        self._cancel_waiting()
+        for aloop in self._all_aloops():
+            aloop.ask_stop(cancel=True)
+
+    def moment(self) -> StopReport:
+        """Return a report of how it stands now."""
+        unprocessed = {}
+        for name, scheduler in self._schedulers.items():
+            items = getattr(scheduler, "unprocessed", ())
+            if items:
+                unprocessed[name.removeprefix(_WORKER_PREFIX)] = list(items)
+        with self._lock:
+            cancelled = self._cancelled
+        return StopReport(
+            time.monotonic() - self._begun,
+            cancelled + sum(aloop.cancelled for aloop in self.aloops),
+            unprocessed,
+            list(self._still_running()),
+        )
+
+    # In its own thread.
+
+    def run(self) -> None:
+        """Take everything down."""
+        for step in (
+            self._stop_what_waits,
+            self._stop_schedulers,
+            self._finish_tasks,
+            self._stop_aloops,
+            self._stop_pool,
+            self._stop_ticker,
+        ):
+            try:
+                step()
+            except BaseException:
+                logger.exception("%s: error while stopping", self._parts.title)
+        self.signalled.set()
+        self._is_over = True
+        self.report = self.moment()
+        if self.report.clean:
+            logger.info("%s %s", self._parts.title, self.report)
+        else:
+            logger.warning("%s %s", self._parts.title, self.report)
+        self._ended(self)
+        self.done.set()
+
+    def _left(self, deadline: float | None) -> float | None:
+        """Return the seconds until a deadline, the hard one if that comes first."""
+        if deadline is None or (self._hard is not None and self._hard < deadline):
+            deadline = self._hard
+        return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+    def _all_aloops(self) -> list[ALoop]:
+        aloops = self._parts.aloops
+        return [*aloops.all().values(), aloops.own]
+
+    def _stop_what_waits(self) -> None:
+        parts = self._parts
+        parts.watch.disarm()
+        delayed = parts.delayed.cancel_all()
+        if delayed:
+            logger.warning("%s: %d delayed tasks cancelled", parts.title, delayed)
+        with self._lock:
+            self._cancelled += delayed
+        if self._cancel and not self._drain:
+            self._cancel_waiting()
+
+    def _cancel_waiting(self) -> None:
+        parts = self._parts
+        tasks = parts.pool._crew.dispatcher.take_waiting()
+        cancelled = sum(task.cancel() for task in tasks)
+        if cancelled:
+            logger.warning("%s: %d waiting tasks cancelled", parts.title, cancelled)
+        with self._lock:
+            self._cancelled += cancelled
+
+    def _stop_schedulers(self) -> None:
+        if self._with_schedulers:
+            self._schedulers = self._parts.registry.get_schedulers()
+            # What is to be cancelled next needs no waiting for, unless it may drain first.
+            gentle = self._drain or not self._cancel
+            if self.signal_only or not gentle:
+                self._tell_schedulers(wait=False)
+                self.signalled.set()
+            if gentle:
+                self._tell_schedulers(wait=True)
+        self.signalled.set()
+        if self._cancel:
+            self.hurry()
+
+    def _tell_schedulers(self, wait: bool) -> None:
+        parts = self._parts
+        for scheduler in parts.job_schedulers():
+            try:
+                scheduler.stop(wait=wait)
+            except BaseException:
+                logger.exception("%s: error stopping %r", parts.title, scheduler)
+        left = self._left(self._soft)
+        deadline = None if left is None else time.monotonic() + left
+        parts.registry.stop_all(wait=wait, drain=self._drain, deadline=deadline)
+
+    def _finish_tasks(self) -> None:
+        dispatcher = self._parts.pool._crew.dispatcher
+        if not dispatcher.wait_drained(self._left(self._soft)):
+            self.hurry()
+            dispatcher.wait_drained(self._left(None))
+        self._join(self._parts.threads())
+        self._join(self._parts.watch.speakers())
+        self._parts.door.lets_workers_finish = False
+
+    def _join(self, threads: Iterable[threading.Thread]) -> None:
+        for thread in list(threads):
+            if thread is not threading.current_thread():
+                thread.join(self._left(None))
+
+    def _stop_aloops(self) -> None:
+        for aloop in self._all_aloops():
+            if aloop not in self.aloops and not aloop.join(0):  # started or stopped meanwhile
+                self.aloops.append(aloop)
+        for aloop in self.aloops:
+            aloop.ask_stop(cancel=self._hurried or self._cancel_coroutines)
+        late = [aloop for aloop in self.aloops if not aloop.join(self._left(self._soft))]
+        if late:
+            self.hurry()
+        late = [aloop for aloop in self.aloops if not aloop.join(self._left(None))]
+        for aloop in late:
+            aloop.give_up()
+        grace = time.monotonic() + _GRACE
+        for aloop in late:
+            aloop.join(max(0.0, grace - time.monotonic()))
+
+    def _stop_pool(self) -> None:
+        parts = self._parts
+        pool = parts.pool
+        executor = pool.executor
+        if executor is not None:
+            logger.info(
+                "%s: %r is shut down, the pool goes back to threads of its own",
+                parts.title,
+                executor,
+            )
+            try:
+                executor.shutdown(wait=self._left(None) != 0)
+            except BaseException:
+                logger.exception("%s: error shutting %r down", parts.title, executor)
+            pool.use_executor(None)
+        if pool._crew.dispatcher.waiting:
+            self._cancel_waiting()
+        parts.door.stopping = False
+        pool.terminate(parts.door.refusal, cancel=False)
+        left = self._left(None)
+        pool._crew.join(None if left is None else time.monotonic() + left)
+
+    def _stop_ticker(self) -> None:
+        ticker = self._parts.ticker
+        left = self._left(None)
+        ticker.stop_thread(None if left is None else max(left, _GRACE))
+        detach = getattr(self._parts.clock, "detach", None)
+        if detach is not None:
+            detach(ticker)
+        ticker.clear()
+
+    # The report.
+
+    def _still_running(self) -> Iterator[StillRunning]:
+        parts = self._parts
+        now = time.monotonic()
+        frames = sys._current_frames()
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        dispatcher = parts.pool._crew.dispatcher
+        running = dispatcher.running()
+        for ident, task, fn in running:
+            name = f"{names.get(ident, ident)}: {getattr(fn, '__qualname__', None) or repr(fn)}"
+            began = task.time_started
+            yield StillRunning(
+                name, None if began is None else now - began, _stack_of(frames.get(ident))
+            )
+        elsewhere = dispatcher.active - len(running)
+        if elsewhere > 0 and self._executor is not None:
+            yield StillRunning(f"{elsewhere} tasks in {self._executor!r}", None, "")
+        if dispatcher.waiting:
+            yield StillRunning(f"{dispatcher.waiting} tasks that wait to start", None, "")
+        for thread in parts.threads():
+            if thread.is_alive() and thread is not threading.current_thread():
+                yield StillRunning(thread.name, None, _stack_of(frames.get(thread.ident or 0)))
+        for aloop in self._all_aloops():
+            tasks = aloop.tasks()
+            for coroutine in tasks:
+                yield StillRunning(
+                    f"{aloop.name}: {_title_of(coroutine)}", None, _stack_of_task(coroutine)
+                )
+            if not tasks and self._is_over and not aloop.active and not aloop.join(0):
+                assert aloop.thread is not None
+                yield StillRunning(
+                    aloop.thread.name, None, _stack_of(frames.get(aloop.thread.ident or 0))
+                )
+
+
+def _stack_of(frame: Any) -> str:
+    return "" if frame is None else "".join(traceback.format_stack(frame)).rstrip()
+
+
+def _title_of(task: asyncio.Task[Any]) -> str:
+    coro = task.get_coro()
+    return f"{task.get_name()} {getattr(coro, '__qualname__', None) or repr(coro)}"
+
+
+def _stack_of_task(task: asyncio.Task[Any]) -> str:
+    try:
+        return "".join(
+            "".join(traceback.format_stack(frame, 1)) for frame in task.get_stack()
+        ).rstrip()
+    except Exception:  # it runs on while we look
+        return ""

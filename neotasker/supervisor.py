@@ -1,0 +1,433 @@
+"""`TaskSupervisor`: pool, timers, aloops, schedulers and jobs under one roof."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor
+from functools import cached_property
+from typing import Any, Literal, TypeVar
+
+from .aloop import ALoop, LoopFactory
+from .info import AloopInfo, SchedulerInfo, SupervisorInfo, pool_figures
+from .jobs import AsyncJob, AsyncJobScheduler
+from .life import SupervisorLife, logger
+from .pool import SupervisedPool, WhenFull, width_of
+from .priority import TASK_NORMAL, lane_of
+from .task import Task
+from .timers import Missed, PooledTimer, check_delay, check_target
+
+__all__ = ["ALoop", "TaskSupervisor"]
+
+T = TypeVar("T")
+
+
+class TaskSupervisor(SupervisorLife):
+    """A thread pool with reserves, aloops, schedulers and timers under one roof.
+
+    Guarantees: what was accepted runs, or its future ends otherwise; what is refused
+    says why. Handles taken once (``spawn``, lanes, the pool) hold for life, whatever
+    the pool's sizes or executor become.
+    """
+
+    # The pool.
+
+    def set_thread_pool(
+        self,
+        min_size: int | Literal["max"] | None = None,
+        max_size: int | None = None,
+        pool: Executor | None = None,
+        *,
+        pool_size: int | None = None,
+        reserve_normal: int | None = None,
+        reserve_high: int | None = None,
+        queue_size: int | None = None,
+        when_full: WhenFull = "block",
+        idle_timeout: float | None = 60,
+    ) -> None:
+        """Set sizes and executor of the pool, at any time; what waits or runs goes on.
+
+        Parameters:
+            min_size: threads that are always there, or ``'max'`` for all of them.
+            max_size: the most threads; ``pool_size`` plus the reserves when left out.
+            pool: an executor to run the tasks in place of threads of our own. Given
+                alone, the sizes stay as they were set, or else become the executor's.
+            pool_size: places for tasks of all lanes, CPU count × 5 when neither it nor
+                *max_size* is given; 0 takes all limits off.
+            reserve_normal: places more for NORMAL and above.
+            reserve_high: places more for HIGH and above.
+            queue_size: the most tasks that may wait, CRITICAL aside; None: no bound.
+            when_full: beyond that, ``'block'`` the submitter, ``'raise'`` `QueueFull`,
+                or ``'run'`` the task in the submitter's thread.
+            idle_timeout: seconds after which an idle thread goes; None: never.
+
+        Raises:
+            TypeError: a size is not a whole number, or *pool* is not an executor.
+            ValueError: a size is out of range, or the sizes contradict one another.
+        """
+        self._check_executor(pool)
+        given = (min_size, max_size, pool_size, reserve_normal, reserve_high, queue_size)
+        if pool is None or not self._sized or any(size is not None for size in given):
+            self._pool.resize(
+                min_size=min_size,
+                max_size=max_size,
+                pool_size=pool_size,
+                reserve_normal=reserve_normal,
+                reserve_high=reserve_high,
+                queue_size=queue_size,
+                when_full=when_full,
+                idle_timeout=idle_timeout,
+                width=None if pool is None else width_of(pool),
+            )
+            self._sized = any(size is not None for size in given)
+        if pool is not self._pool.executor:
+            self._use_executor(pool)
+
+    @property
+    def thread_pool(self) -> SupervisedPool:
+        """The pool, the same object for life; set an executor to have it run the tasks."""
+        return self._pool
+
+    @thread_pool.setter
+    def thread_pool(self, executor: Executor | None) -> None:
+        self._check_executor(executor)
+        if executor is not None and not self._sized:
+            self._pool.resize(width=width_of(executor))
+        self._use_executor(executor)
+
+    def _check_executor(self, executor: Executor | None) -> None:
+        if executor is not None and not callable(getattr(executor, "submit", None)):
+            raise TypeError(f"an executor needs a method submit, which {executor!r} has not")
+        if executor is self._pool or getattr(executor, "pool", None) is self._pool:
+            raise ValueError(f"{executor!r} is the pool of this supervisor already")
+
+    def _use_executor(self, executor: Executor | None) -> None:
+        before = self._pool.executor
+        self._pool.use_executor(executor)
+        if executor is not None:
+            logger.info("%s: tasks go to %r", self._title, executor)
+        elif before is not None:
+            logger.info(
+                "%s: tasks go to threads of its own; %r is its owner's to shut down",
+                self._title,
+                before,
+            )
+
+    @cached_property
+    def spawn(self) -> Callable[..., Task[Any]]:
+        """``spawn(fn, /, *args, **kwargs)``: run a call in the pool at NORMAL priority.
+
+        This is the pool's ``submit``; it returns a `Task`.
+        """
+        return self._pool.submit
+
+    def put_task(
+        self,
+        target: Callable[..., T],
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        priority: int = TASK_NORMAL,
+        delay: float | None = None,
+        callback: Callable[[Task[T]], object] | None = None,
+        task_id: str | None = None,
+    ) -> Task[T]:
+        """Run a call in the pool, now or later.
+
+        Parameters:
+            target, args, kwargs: what to call.
+            priority: of the lane.
+            delay: seconds until the task enters its lane; at once when left out.
+            callback: called with the task when it is done.
+            task_id: the task's id; one is made when asked for if left out.
+
+        Raises:
+            TypeError: the target or the callback cannot be called, or the target is a
+                coroutine function.
+            ValueError: there is no such priority, or the delay is negative.
+            SupervisorNotStarted: the supervisor does not run.
+            QueueFull: the bound on waiting tasks is reached and the pool refuses.
+        """
+        if callback is not None and not callable(callback):
+            raise TypeError(f"the callback must be callable, not {callback!r}")
+        if not delay and delay is not False:
+            task: Task[T] = self.lane(priority).submit(target, *args, **(kwargs or {}))
+        else:
+            check_target(target)
+            self.require_started("a task")
+            seconds = check_delay(delay)
+            task = self._dispatcher.make(
+                target, tuple(args), dict(kwargs or {}), lane_of(priority)
+            )
+            self._delayed.add(task, seconds)
+        if task_id is not None:
+            task.id = task_id
+        if callback is not None:
+            task.add_done_callback(callback)
+        return task
+
+    # Timers.
+
+    def call_later(
+        self, delay: float, fn: Callable[..., Any], /, *args: Any, priority: int = TASK_NORMAL
+    ) -> PooledTimer:
+        """Call ``fn(*args)`` in the pool in *delay* seconds.
+
+        Raises:
+            TypeError: *fn* cannot be called, or is a coroutine function.
+            ValueError: there is no such priority, or the delay is negative.
+            SupervisorNotStarted: the supervisor does not run.
+        """
+        seconds = check_delay(delay)
+        return self._set_timer(seconds, fn, args, priority)
+
+    def call_every(
+        self,
+        interval: float,
+        fn: Callable[..., Any],
+        /,
+        *args: Any,
+        priority: int = TASK_NORMAL,
+        missed: Missed = "skip",
+    ) -> PooledTimer:
+        """Call ``fn(*args)`` in the pool every *interval* seconds, at a fixed rate.
+
+        Never two runs at once: a run that takes longer than the interval follows
+        *missed*: ``'skip'`` keeps the phase, ``'delay'`` starts a new one when the run
+        has ended, ``'burst'`` catches up.
+
+        Raises:
+            TypeError: *fn* cannot be called, or is a coroutine function.
+            ValueError: there is no such priority or policy, or the interval is not
+                positive and finite.
+            SupervisorNotStarted: the supervisor does not run.
+        """
+        return self._set_timer(0.0, fn, args, priority, interval, missed)
+
+    def _set_timer(
+        self,
+        delay: float,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        priority: int,
+        interval: float | None = None,
+        missed: Missed = "skip",
+    ) -> PooledTimer:
+        lane = lane_of(priority)
+        self.require_started("a timer")
+        return PooledTimer(
+            self._ticker, self._dispatcher, delay, fn, args, lane, interval, missed
+        )
+
+    # Launch timeouts.
+
+    @property
+    def timeout_warning(self) -> float | None:
+        """After how many seconds a task that has not started is logged; None: never."""
+        return self._watch.age(1)
+
+    @timeout_warning.setter
+    def timeout_warning(self, seconds: float | None) -> None:
+        self._watch.set_age(1, seconds)
+
+    @property
+    def timeout_critical(self) -> float | None:
+        """After how many seconds that is logged as critical; None: never."""
+        return self._watch.age(2)
+
+    @timeout_critical.setter
+    def timeout_critical(self, seconds: float | None) -> None:
+        self._watch.set_age(2, seconds)
+
+    # Aloops.
+
+    def create_aloop(
+        self,
+        name: str,
+        daemon: bool = False,
+        start: bool = True,
+        default: bool = False,
+        loop_factory: LoopFactory | None = None,
+    ) -> ALoop | Literal[False]:
+        """Make an aloop: an asyncio loop in a thread of its own.
+
+        Parameters:
+            name: of the aloop.
+            daemon: whether its thread lets the process end while it runs.
+            start: start it at once; else `start_aloop` does.
+            default: make it the default aloop.
+            loop_factory: makes the loop, ``uvloop.new_event_loop`` for one.
+
+        Returns:
+            The aloop; False, and an error in the log, if the name is taken.
+
+        Raises:
+            TypeError: the name is not a string, or the factory cannot be called.
+            AloopError: the name is that of the supervisor's own loop.
+        """
+        return self._aloops.create(name, daemon, start, default, loop_factory)
+
+    def start_aloop(self, name: str) -> bool:
+        """Start an aloop; return False, with an error in the log, if there is none."""
+        aloop = self._aloops.find(name)
+        if aloop is None:
+            return False
+        aloop.start()
+        return True
+
+    def stop_aloop(
+        self, name: str, wait: bool | float = True, cancel_tasks: bool = False
+    ) -> bool:
+        """Stop an aloop, as `ALoop.stop` does; return False if there is none, see the log."""
+        aloop = self._aloops.find(name)
+        if aloop is None:
+            return False
+        aloop.stop(wait, cancel_tasks)
+        return True
+
+    def get_aloop(self, name: str | None = None, default: bool = True) -> ALoop | None:
+        """Return the aloop of that name, the default one without; None if there is none."""
+        return None if name is None and not default else self._aloops.get(name)
+
+    def set_default_aloop(self, aloop: ALoop | str | None) -> None:
+        """Set the aloop for what names none.
+
+        Raises:
+            UnknownAloop: there is none of that name.
+            TypeError: it is neither an aloop nor a name.
+        """
+        self._aloops.set_default(aloop)
+
+    def get_aloops(self) -> dict[str, ALoop]:
+        """Return the aloops by name."""
+        return self._aloops.all()
+
+    @property
+    def aloops(self) -> dict[str, ALoop]:
+        """The aloops by name: a copy."""
+        return self._aloops.all()
+
+    @property
+    def default_aloop(self) -> ALoop | None:
+        """The aloop for what names none."""
+        return self._aloops.get(None)
+
+    @default_aloop.setter
+    def default_aloop(self, aloop: ALoop | str | None) -> None:
+        self._aloops.set_default(aloop)
+
+    # Schedulers.
+
+    def register_scheduler(self, scheduler: Any) -> bool:
+        """Run ``scheduler.loop()`` as a task of its loop, and stop it with the supervisor.
+
+        The loop is ``scheduler.worker_loop`` (an aloop, its name, or a loop), else the
+        default aloop, else the supervisor's own loop. An exception that ends it is
+        logged, and the scheduler unregistered.
+        """
+        return self._registry.register_scheduler(scheduler)
+
+    def register_sync_scheduler(self, scheduler: Any) -> bool:
+        """Stop ``scheduler`` (its ``stop()``) with the supervisor."""
+        return self._registry.register_sync_scheduler(scheduler)
+
+    def unregister_scheduler(self, scheduler: Any) -> bool:
+        """Forget a scheduler; return False if it was not registered."""
+        return self._registry.unregister_scheduler(scheduler)
+
+    def unregister_sync_scheduler(self, scheduler: Any) -> bool:
+        """Forget a scheduler; return False if it was not registered."""
+        return self._registry.unregister_sync_scheduler(scheduler)
+
+    def get_schedulers(self) -> dict[str, Any]:
+        """Return the registered schedulers by name."""
+        return self._registry.get_schedulers()
+
+    # Async jobs.
+
+    def create_async_job_scheduler(
+        self,
+        name: str,
+        aloop: ALoop | str | None = None,
+        start: bool = True,
+        default: bool = False,
+    ) -> AsyncJobScheduler | Literal[False]:
+        """Make a scheduler of async jobs that lives in an aloop.
+
+        Parameters:
+            name: of the scheduler.
+            aloop: an aloop or its name; the default aloop, else the supervisor's own loop.
+            start: start it at once.
+            default: make it the default job scheduler.
+
+        Returns:
+            The scheduler; False, and an error in the log, if the name is taken.
+
+        Raises:
+            SupervisorNotStarted: it shall start, and the supervisor does not run.
+            UnknownAloop: there is no aloop of that name.
+            AloopError: the name is reserved, or the aloop does not run.
+        """
+        return self._jobs.create(name, aloop, start, default)
+
+    def create_async_job(
+        self, scheduler: AsyncJobScheduler | str | None = None, **job: Any
+    ) -> AsyncJob:
+        """Give a job to a scheduler, the default one if none is named.
+
+        Parameters:
+            scheduler: a job scheduler or its name.
+            job: see ``AsyncJobScheduler.create_threadsafe``.
+
+        Raises:
+            UnknownScheduler: there is none of that name, or no default one.
+        """
+        return self._jobs.find(scheduler).create_threadsafe(**job)
+
+    def cancel_async_job(
+        self, scheduler: AsyncJobScheduler | str | None = None, job: AsyncJob | None = None
+    ) -> bool:
+        """Cancel a job; return False if there is none."""
+        return False if job is None else self._jobs.find(scheduler).cancel(job)
+
+    def set_default_async_job_scheduler(self, scheduler: AsyncJobScheduler | str) -> None:
+        """Set the job scheduler for jobs that name none."""
+        self._jobs.default = self._jobs.find(scheduler)
+
+    @property
+    def default_async_job_scheduler(self) -> AsyncJobScheduler | None:
+        """The job scheduler for jobs that name none."""
+        return self._jobs.default
+
+    @property
+    def async_job_schedulers(self) -> dict[str, AsyncJobScheduler]:
+        """The job schedulers by name: a copy."""
+        return self._jobs.all()
+
+    # Looking.
+
+    def get_info(
+        self, aloops: bool = True, schedulers: bool = True, async_job_schedulers: bool = True
+    ) -> SupervisorInfo:
+        """Return what there is to say at this moment, as plain objects that pickle.
+
+        Parameters:
+            aloops, schedulers, async_job_schedulers: whether to say that of them.
+        """
+        info = SupervisorInfo(id=self.id, active=self.active, pool=pool_figures(self._pool))
+        if aloops:
+            default = self.default_aloop
+            info.aloops = {
+                name: AloopInfo.of(aloop, aloop is default)
+                for name, aloop in self.get_aloops().items()
+            }
+        if schedulers:
+            info.schedulers = {
+                name: SchedulerInfo.of(name, scheduler)
+                for name, scheduler in self.get_schedulers().items()
+            }
+        if async_job_schedulers:
+            info.async_job_schedulers = {
+                name: SchedulerInfo.of(name, scheduler)
+                for name, scheduler in self.async_job_schedulers.items()
+            }
+        return info

@@ -1,0 +1,62 @@
+"""The ticker: the clockwork of the core, in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from ._accel import TickerCore, TimerCore
+
+__all__ = ["Ticker", "Timer"]
+
+Timer = TimerCore
+"""One timer of a ticker; made by ``call_at``, ``call_later`` and ``call_every``."""
+
+
+class Ticker(TickerCore):
+    """The clockwork behind every interval, delay and timeout.
+
+    Timers may be set at any time; they fire while the thread runs, those that fell due
+    before it started first. Callbacks run inline on the tick and delay all others:
+    what takes more than microseconds belongs in the pool.
+
+    Assumes: `start` and `stop_thread` are called by one owner, one at a time.
+    """
+
+    def __init__(self, now: Callable[[], float] | None = None) -> None:
+        """Make a ticker.
+
+        Parameters:
+            now: returns the seconds of its clock; ``time.monotonic`` when left out.
+        """
+        super().__init__(now)
+        self.thread: threading.Thread | None = None
+
+    def start(self, name: str, daemon: bool = False) -> None:
+        """Start the thread.
+
+        Parameters:
+            name: of the thread.
+            daemon: whether the thread lets the process end while it runs.
+        """
+        self.reset()
+        thread = threading.Thread(target=self.run, name=name, daemon=daemon)
+        thread.start()
+        self.thread = thread
+
+    def stop_thread(self, timeout: float | None = None) -> bool:
+        """Let the thread end after this tick and wait for it, unless it is this thread.
+
+        Parameters:
+            timeout: seconds to wait; None waits for ever.
+
+        Returns:
+            Whether it has ended.
+        """
+        self.stop()
+        thread = self.thread
+        if thread is None:
+            return True
+        if thread is not threading.current_thread():
+            thread.join(timeout)
+        return not thread.is_alive()

@@ -1,0 +1,80 @@
+"""Workers: each runs one target again and again, in its own way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, overload
+
+from .base import is_async
+from .continuous import BackgroundAsyncWorker, BackgroundWorker
+from .event import BackgroundEventWorker
+from .interval import BackgroundIntervalWorker
+from .queue import BackgroundQueueWorker
+
+__all__ = [
+    "BackgroundAsyncWorker",
+    "BackgroundEventWorker",
+    "BackgroundIntervalWorker",
+    "BackgroundQueueWorker",
+    "BackgroundWorker",
+    "background_worker",
+]
+
+_TIMED = ("interval", "i", "delay", "delay_after", "delay_before")
+
+
+@overload
+def background_worker(fn: Callable[..., Any], /, **kwargs: Any) -> Any: ...
+
+
+@overload
+def background_worker(**kwargs: Any) -> Callable[[Callable[..., Any]], Any]: ...
+
+
+def background_worker(fn: Callable[..., Any] | None = None, /, **kwargs: Any) -> Any:
+    """Make a worker of a function: bare, or with arguments.
+
+    Parameters:
+        fn: the target.
+        kwargs: ``q=`` or ``queue=`` (True, or a class) make a `BackgroundQueueWorker`,
+            ``e=`` or ``event=`` a `BackgroundEventWorker`, ``interval=``, ``delay=`` or
+            ``delay_before=`` a `BackgroundIntervalWorker`; without these an async
+            function makes a `BackgroundAsyncWorker`, another one a `BackgroundWorker`.
+            All are handed on to the worker, whose name is that of the function unless
+            ``name=`` is given.
+
+    Returns:
+        The worker, or a decorator that makes it.
+
+    Raises:
+        TypeError: *fn* cannot be called.
+    """
+
+    def decorate(target: Callable[..., Any]) -> Any:
+        if not callable(target):
+            raise TypeError(f"a worker is made of something callable, not of {target!r}")
+        kind: type[BackgroundWorker]
+        if kwargs.get("q") or kwargs.get("queue"):
+            kind = BackgroundQueueWorker
+        elif kwargs.get("e") or kwargs.get("event"):
+            kind = BackgroundEventWorker
+        elif any(kwargs.get(name) is not None for name in _TIMED):
+            kind = BackgroundIntervalWorker
+        elif is_async(target):
+            kind = BackgroundAsyncWorker
+        else:
+            kind = BackgroundWorker
+        name = kwargs.get("name")
+        if name is None:
+            name = getattr(target, "__name__", None)
+        others = {key: value for key, value in kwargs.items() if key != "name"}
+        return kind(name, target, **others)
+
+    return decorate if fn is None else decorate(fn)
+
+
+def _default_host_is(host: Callable[[], Any]) -> None:
+    """Set what returns the supervisor of workers that are given none."""
+    from . import base
+
+    base.default_host = host

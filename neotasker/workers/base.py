@@ -1,0 +1,529 @@
+"""What all workers have in common: names, hooks, start and stop, counters."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import math
+import threading
+import uuid
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..aloop import ForeignLoop, LoopPort
+from ..errors import AloopError, NeotaskerError, WorkerNotStarted
+from ..host import Host
+from ..lives import Call, Life, LoopRuns, PoolRuns, RunsFactory, Tally
+from ..priority import TASK_NORMAL, lane_of
+
+__all__ = ["Worker", "seconds"]
+
+logger = logging.getLogger("neotasker")
+
+default_host: Callable[[], Host] | None = None
+"""Returns the supervisor of workers that were given none; the package sets it."""
+
+_PREFIX = "_background_worker_"
+
+# Keywords of `start` that are for the worker and not for its target.
+_OWN_KEYWORDS = frozenset(
+    ("_delay", "_delay_after", "_delay_before", "_interval", "_loop", "_priority")
+)
+_OFFERED = ("_worker", "_name", "o")  # what a target gets if it takes it
+
+
+def seconds(name: str, value: Any, least: float = 0.0, above: bool = False) -> float:
+    """Return *value* as a finite number of seconds.
+
+    Parameters:
+        name: what it is called, for the error.
+        value: a number, or text that reads as one.
+        least: the smallest value.
+        above: whether the value must be more than that.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is too small, or not finite.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}") from None
+    if not math.isfinite(number) or number < least or (above and number == least):
+        bound = f"more than {least:g}" if above else f"at least {least:g}"
+        raise ValueError(f"{name} must be {bound} seconds, and finite, not {value!r}")
+    return number
+
+
+class Figure:
+    """A value that a class computes, and an attribute of the instance may cover.
+
+    Subclasses of workers set attributes of any name; a property would forbid it.
+    """
+
+    def __init__(self, compute: Callable[[Any], Any]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __get__(self, worker: Any, owner: type | None = None) -> Any:
+        return self if worker is None else self._compute(worker)
+
+
+class Worker:
+    """Something that runs one target again and again: the common part of all kinds.
+
+    Guarantees: never two runs of one worker at once (unless its kind is told so), also
+    across a stop that did not wait and the start that followed; each start has one end,
+    before which the supervisor knows the worker. Hooks run in the thread that starts or
+    stops the worker, `before_start` first and `after_stop` last.
+
+    ``start_stop_lock`` keeps starts, stops and their hooks apart. It is never held while
+    a run is waited for, so a target may take it. ``_guard`` protects which life is the
+    present one, and whether the supervisor knows of it; the registry's lock may be taken
+    inside it.
+    """
+
+    _is_worker = True
+    _target_is_async = False
+
+    # Override these.
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """Be the target; override it, assign it, or give ``fn``."""
+        raise NotImplementedError(f"worker {self._title} has no target")
+
+    def before_start(self) -> None:
+        """Hook: called before the worker starts."""
+
+    def after_start(self) -> None:
+        """Hook: called when the worker has started."""
+
+    def before_stop(self) -> None:
+        """Hook: called before the worker stops."""
+
+    def send_stop_events(self) -> None:
+        """Hook: called to wake what the target may be waiting for, as it shall end."""
+
+    def after_stop(self) -> None:
+        """Hook: called at the end of `stop`."""
+
+    def process_result(self, result: Any) -> Any:
+        """Hook: called with what each plain run returned; False stops the worker."""
+
+    on_error: Callable[..., object] | None = None
+    """Called with ``on_error_kwargs`` inside the ``except`` of a run that raised."""
+
+    o: Any = None
+    """Anything; the target gets it under this name."""
+
+    if TYPE_CHECKING:
+        supervisor: Host
+        poll_delay: float
+        runs: int
+        missed: int
+        errors: int
+        unprocessed: list[Any]
+        _current_task: Any
+    else:
+
+        @Figure
+        def supervisor(self):
+            """The supervisor that hosts the worker."""
+            if default_host is None:
+                raise NeotaskerError(
+                    f"worker {self._title} has no supervisor: give supervisor=, or import "
+                    "the package neotasker, which has a default one"
+                )
+            return default_host()
+
+        @Figure
+        def poll_delay(self):
+            """Seconds that keep apart what would otherwise spin."""
+            return self.supervisor.poll_delay
+
+        @Figure
+        def runs(self):
+            """How many runs have begun."""
+            return self._tally.runs
+
+        @Figure
+        def missed(self):
+            """How many times a run fell due and there was none."""
+            return self._tally.missed
+
+        @Figure
+        def errors(self):
+            """How many runs have raised."""
+            return self._tally.errors
+
+        @Figure
+        def unprocessed(self):
+            """What the last stop left unprocessed, in order."""
+            return list(self._unprocessed)
+
+        @Figure
+        def _current_task(self):
+            """The run that is on or about to be, or None."""
+            life = self._life
+            return None if life is None else life.current_task()
+
+    def __init__(self, name: Any = None, fn: Callable[..., Any] | None = None, **kwargs: Any):
+        """Make a worker; `start` runs it. The supervisor need not run yet.
+
+        Parameters:
+            name: in logs and threads; a random one when left out.
+            fn: the target; also as ``func``. Or override or assign `run`.
+            o: anything, for the target.
+            on_error: called with *on_error_kwargs* when the target raises, inside the
+                ``except``; the exception is logged when left out.
+            on_error_kwargs: its keywords.
+            supervisor: the host; the default supervisor when left out.
+            priority: of the runs of a plain target in the pool.
+            poll_delay: seconds; the supervisor's when left out.
+            pool: an executor for the runs of a plain target; the supervisor's pool when
+                left out.
+            kwargs: those of the kind. Others do no harm, and are kept from the target.
+
+        Raises:
+            TypeError: the target or *on_error* cannot be called, *pool* is no executor.
+            ValueError: there is no such priority, or a number is out of range.
+        """
+        for target in (fn, kwargs.get("func"), kwargs.get("executor_func")):
+            if target is not None:
+                _check_callable("the target", target)
+                self.run = target  # type: ignore[method-assign]
+                break
+        if kwargs.get("o") is not None:
+            self.o = kwargs["o"]
+        if kwargs.get("on_error") is not None:
+            _check_callable("on_error", kwargs["on_error"])
+            self.on_error = kwargs["on_error"]
+        self.on_error_kwargs: dict[str, Any] = kwargs.get("on_error_kwargs") or {}
+        if kwargs.get("supervisor") is not None:
+            self.supervisor = kwargs["supervisor"]
+        if kwargs.get("poll_delay") is not None:
+            self.poll_delay = seconds("poll_delay", kwargs["poll_delay"])
+        self.priority = kwargs.get("priority", TASK_NORMAL)
+        lane_of(self.priority)
+        executor = kwargs.get("pool")
+        if executor is not None and not callable(getattr(executor, "submit", None)):
+            raise TypeError(f"an executor needs a method submit, which {executor!r} has not")
+        self._executor = executor
+        self._timeout = kwargs.get("timeout")
+        self._life: Life | None = None
+        self._tally = Tally()
+        self._unprocessed: list[Any] = []
+        self._active = False
+        self.start_stop_lock = threading.RLock()
+        self._guard = threading.RLock()
+        self.set_name(name)
+
+    def set_name(self, name: Any = None) -> None:
+        """Set the name; a random one when left out."""
+        self._name = f"{_PREFIX}{name if name is not None else uuid.uuid4()}"
+
+    @property
+    def _title(self) -> str:
+        return self._name.removeprefix(_PREFIX)
+
+    def __repr__(self) -> str:
+        state = "active" if self.is_active() else "inactive"
+        return f"<{type(self).__name__} {self._title} {state}>"
+
+    # Asking.
+
+    def is_active(self) -> bool:
+        """Return whether the worker was started and not told to stop."""
+        return self._active
+
+    def is_started(self) -> bool:
+        """Return whether the worker runs, or a run that was begun is not over."""
+        life = self._life
+        return life is not None and life.begun and not life.ended
+
+    def is_stopped(self) -> bool:
+        """Return whether the worker has run, and nothing of it runs any more."""
+        life = self._life
+        return life is not None and life.ended
+
+    # Starting.
+
+    def start(self, **kwargs: Any) -> bool:
+        """Start the worker.
+
+        If runs of a start before are still on, which a stop did not wait for, the first
+        run waits for them.
+
+        Parameters:
+            kwargs: for the target, but for those which are for the worker (``_priority``
+                and those of its kind).
+
+        Returns:
+            False if it runs already.
+
+        Raises:
+            SupervisorNotStarted: the supervisor does not run.
+            TypeError: there is no target, or one that this kind cannot run.
+            ValueError: a keyword for the worker is out of range.
+            UnknownAloop: there is no aloop of that name.
+            AloopError: the aloop does not run.
+        """
+        host = self.supervisor
+        host.require_started(f"worker {self._title}")
+        with self.start_stop_lock:
+            if self._active:
+                return False
+            self.before_start()
+            if "_priority" in kwargs:
+                lane_of(kwargs["_priority"])
+                self.priority = kwargs["_priority"]
+            life = self._make_life(host, kwargs)
+            with self._guard:
+                before = self._life
+                known = host.register_sync_scheduler(self)
+                self._life = life
+                self._active = True
+            self._unprocessed = []
+            try:
+                if before is None or before.ended:
+                    life.begin()
+                else:
+                    before.when_ended(partial(self._begin_late, life))
+            except BaseException:
+                with self._guard:
+                    self._active = False
+                    self._life = before
+                    if known:
+                        host.unregister_sync_scheduler(self)
+                life.abandon()
+                raise
+            logger.debug("worker %s started", self._title)
+            self.after_start()
+            return True
+
+    def _begin_late(self, life: Life) -> None:
+        try:
+            life.begin()
+        except BaseException:
+            logger.exception("worker %s could not be started again", self._title)
+            life.stop_worker()
+
+    def restart(self, **kwargs: Any) -> bool:
+        """Stop the worker, wait for its runs unless called by one, and start it again.
+
+        Parameters:
+            kwargs: as for `start`.
+        """
+        self.stop(wait=True)
+        return self.start(**kwargs)
+
+    def _make_life(self, host: Host, kwargs: dict[str, Any]) -> Life:
+        """Return the life that a start begins, which has done nothing yet."""
+        raise NotImplementedError
+
+    def _target(self) -> Callable[..., Any]:
+        """Return the target, and note whether it is async.
+
+        Raises:
+            TypeError: there is none, or it cannot be called.
+        """
+        run = self.run
+        if getattr(run, "__func__", None) is Worker.run:
+            raise TypeError(
+                f"worker {self._title} has no target: give fn=, assign its attribute run, "
+                "or override run in a subclass"
+            )
+        _check_callable(f"the target of worker {self._title}", run)
+        self._target_is_async = is_async(run)
+        return run
+
+    def _make_call(self, kwargs: dict[str, Any], positional: int = 0) -> Call:
+        """Return what each run calls.
+
+        A target that takes no ``**kwargs`` gets only those of ``_worker``, ``_name`` and
+        ``o`` which it names.
+
+        Parameters:
+            kwargs: those of `start`.
+            positional: how many positional arguments a run gets besides.
+        """
+        run = self._target()
+        given = {name: kwargs[name] for name in kwargs if name not in _OWN_KEYWORDS}
+        offered = {"_name": self._name, "o": self.o} | given
+        offered["_worker"] = self
+        taken = _keywords_of(run, positional)
+        if taken is not None:
+            for name in _OFFERED:
+                if name not in taken and (name == "_worker" or name not in given):
+                    del offered[name]
+        timeout = None
+        if self._timeout is not None and self._target_is_async:
+            timeout = seconds("timeout", self._timeout, above=True)
+        checks = not self._target_is_async and self._overrides("process_result", Worker)
+        return Call(run, offered, self.priority, positional, checks, timeout)
+
+    def _overrides(self, hook: str, base: type) -> bool:
+        """Return whether a hook is another than that of *base*, which does nothing."""
+        return getattr(getattr(self, hook), "__func__", None) is not getattr(base, hook)
+
+    def _runs_factory(self, loop: Any, main: Callable[[Any], Any]) -> RunsFactory:
+        """Return what makes the driver of a life: a loop's for async targets, or a pool's."""
+        if self._target_is_async:
+            return partial(LoopRuns, self._port(loop), main)
+        return partial(PoolRuns, self._executor)
+
+    def _port(self, loop: Any) -> LoopPort:
+        """Return the way into a loop.
+
+        Raises:
+            AloopError: it does not run.
+        """
+        port = loop if isinstance(loop, LoopPort) else ForeignLoop(loop)
+        if not port.active:
+            raise AloopError(f"worker {self._title}: {port.name} does not run")
+        return port
+
+    # Stopping.
+
+    def stop(self, wait: bool | float = True, *, drain: bool = False) -> None:
+        """Stop the worker.
+
+        Parameters:
+            wait: True waits for the run that is on, a number at most so many seconds,
+                False not at all. Nothing is waited for in a run of the worker itself, or
+                in the thread of its loop.
+            drain: a queue worker processes first what it holds.
+        """
+        life = self._ask_stop(drain)
+        if life is None:
+            return
+        with self.start_stop_lock:
+            last, life.after_stop_due = life.after_stop_due, False
+        if wait and not life.inside():
+            life.join(None if wait is True else wait)
+        if last:
+            with self.start_stop_lock:
+                self._call_hook(self.after_stop)
+
+    def _ask_stop(self, drain: bool = False) -> Life | None:
+        """Begin to stop, without waiting; return the life that is about to end, if any."""
+        with self.start_stop_lock:
+            life = self._life
+            if life is None:
+                return None
+            if self._active and not life.stopping:
+                life.stopping = True
+                self._call_hook(self.before_stop)
+                self._active = False
+                self._call_hook(self.send_stop_events)
+        life.close(drain)
+        return life
+
+    def _stops_in_time(self) -> bool:
+        """Return whether `stop` keeps to its *wait*: an override may do what it likes."""
+        return type(self).stop is Worker.stop
+
+    def _call_hook(self, hook: Callable[[], object]) -> None:
+        try:
+            hook()
+        except BaseException:
+            logger.exception("error in a hook of worker %s", self._title)
+
+    def wait_until_stop(self, timeout: float | None = None) -> bool:
+        """Wait for the end of the runs of a stopped worker; return whether it has come.
+
+        Parameters:
+            timeout: seconds; None waits for ever.
+        """
+        life = self._life
+        return life is None or life.join(timeout)
+
+    def _on_life_end(self, life: Life, rest: list[Any]) -> None:
+        with self._guard:
+            if self._life is life:
+                self._active = False
+                life.host.unregister_sync_scheduler(self)
+            if rest:
+                self._unprocessed = self._unprocessed + rest
+        if rest:
+            logger.warning(
+                "worker %s stopped with %d items unprocessed", self._title, len(rest)
+            )
+        logger.debug("worker %s stopped", self._title)
+
+    def _abandon(self) -> None:
+        """Be a worker that does not run: in a forked child."""
+        self.start_stop_lock = threading.RLock()
+        self._guard = threading.RLock()
+        self._active = False
+        life, self._life = self._life, None
+        if life is not None:
+            life.abandon()
+
+    # Errors.
+
+    def error(self) -> None:
+        """Report the exception that is being handled: to `on_error`, or to the log."""
+        if self.on_error is not None:
+            self.on_error(**self.on_error_kwargs)
+        else:
+            logger.exception("exception in worker %s", self._title)
+
+    def _running_life(self, what: str) -> Any:
+        """Return the present life.
+
+        Raises:
+            WorkerNotStarted: there has been no start yet.
+        """
+        life = self._life
+        if life is None:
+            raise WorkerNotStarted(
+                f"worker {self._title} was not started: call start() before {what}"
+            )
+        return life
+
+
+def is_async(fn: Callable[..., Any]) -> bool:
+    """Return whether calling *fn* makes a coroutine."""
+    return inspect.iscoroutinefunction(fn) or (
+        not inspect.isroutine(fn)
+        and not isinstance(fn, partial)
+        and inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+    )
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the loop that runs in this thread, or None."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _check_callable(what: str, value: Any) -> None:
+    if not callable(value):
+        raise TypeError(f"{what} must be callable, not {value!r}")
+
+
+def _keywords_of(fn: Callable[..., Any], positional: int) -> frozenset[str] | None:
+    """Return the keywords that *fn* takes, or None if it takes any, or does not say.
+
+    The first *positional* parameters are not counted, as they are given otherwise.
+    """
+    code = getattr(fn, "__code__", None) or getattr(
+        getattr(fn, "__func__", None), "__code__", None
+    )
+    if code is not None and code.co_flags & inspect.CO_VARKEYWORDS:
+        return None
+    try:
+        parameters = list(inspect.signature(fn).parameters.values())
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    ordered = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    named = [p for p in ordered[positional:] if p.kind is p.POSITIONAL_OR_KEYWORD]
+    named += [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    return frozenset(p.name for p in named)

@@ -1,0 +1,119 @@
+"""Event workers: run when triggered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..host import Host
+from ..lives import Call, Life, RunsFactory, SerialLife
+from .base import seconds
+from .continuous import BackgroundAsyncWorker
+
+__all__ = ["BackgroundEventWorker"]
+
+
+class EventLife(SerialLife):
+    """A life whose runs fall due by triggers.
+
+    Guarantees: every trigger is followed by a run that began after it. Triggers that
+    come before that run begins share it; one that comes while it is on makes one more.
+    """
+
+    __slots__ = ("_debounce", "_not_before", "_quiet_at", "_spacing")
+
+    def __init__(
+        self,
+        worker: Any,
+        host: Host,
+        call: Call,
+        make_runs: RunsFactory,
+        spacing: float,
+        debounce: float,
+    ) -> None:
+        super().__init__(worker, host, call, make_runs)
+        self._spacing = spacing  # least seconds between the beginnings of two runs
+        self._not_before = 0.0
+        self._debounce = debounce
+        self._quiet_at = 0.0  # when the triggers will have been silent long enough
+
+    def _begin(self) -> None:
+        super()._begin()
+        if self.pending and self.claim():
+            self.enter_at(self._due())
+
+    def trigger(self) -> bool:
+        """Make a run due; return False if the life is closed."""
+        if not self.open:
+            return False
+        if self._debounce:
+            self._quiet_at = self.host.ticker.now() + self._debounce
+        if self.want() and self.claim():
+            self.enter_at(self._due())
+        return True
+
+    def _due(self) -> float:
+        return max(self._not_before, self._quiet_at)
+
+    def _on_due(self) -> None:
+        if self._debounce and self._quiet_at > self.host.ticker.now():
+            self.enter_at(self._quiet_at)  # triggered again meanwhile
+        else:
+            self.enter()
+
+    def on_run(self) -> None:
+        """Take the triggers so far as answered."""
+        self.pending.clear()
+        if self._spacing:
+            self._not_before = self.host.ticker.now() + self._spacing
+
+    def _next(self) -> float | None:
+        return self._due() if self.pending else None
+
+
+class BackgroundEventWorker(BackgroundAsyncWorker):
+    """Runs its target when triggered.
+
+    A trigger during a run means one more run; a storm of triggers means few. An idle
+    worker answers at once; runs begin at least ``poll_delay`` apart.
+    """
+
+    def __init__(self, name: Any = None, fn: Callable[..., Any] | None = None, **kwargs: Any):
+        """Make a worker; `start` runs it.
+
+        Parameters:
+            name, fn, kwargs: see `BackgroundAsyncWorker`.
+            throttle: seconds between the beginnings of two runs, in place of
+                ``poll_delay``: at most one run in that time, the first one at once.
+            debounce: seconds without a trigger that a run waits for: one run when it has
+                become quiet.
+        """
+        super().__init__(name, fn, **kwargs)
+        throttle, debounce = kwargs.get("throttle"), kwargs.get("debounce")
+        self._throttle = None if throttle is None else seconds("throttle", throttle)
+        self._debounce = 0.0 if debounce is None else seconds("debounce", debounce)
+
+    def _make_life(self, host: Host, kwargs: dict[str, Any]) -> Life:
+        call = self._make_call(kwargs)
+        make_runs = self._make_runs(host, kwargs)
+        spacing = self.poll_delay if self._throttle is None else self._throttle
+        return EventLife(self, host, call, make_runs, spacing, self._debounce)
+
+    def trigger_threadsafe(self, force: bool = False, skip: bool = False) -> bool:
+        """Make the target run soon: from any thread.
+
+        Parameters:
+            force, skip: nothing; every trigger counts, also during a run.
+
+        Returns:
+            False if the worker was stopped.
+
+        Raises:
+            WorkerNotStarted: it was never started.
+        """
+        life: EventLife = self._running_life("it is triggered")
+        return life.trigger()
+
+    async def trigger(self, force: bool = False, skip: bool = False) -> bool:
+        """Make the target run soon, as `trigger_threadsafe` does; from a coroutine."""
+        return self.trigger_threadsafe(force, skip)

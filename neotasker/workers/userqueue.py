@@ -1,0 +1,557 @@
+"""The lives of queue workers whose items wait in a queue of the user's class."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable
+from functools import partial
+from queue import Full
+from typing import Any
+
+from ..errors import QueueFull, WorkerNotStarted
+from ..host import Host
+from ..lives import Call, LoopRuns, is_own_cancellation
+from .base import running_loop
+from .drain import QueueLife, QueueOptions
+
+__all__ = ["LoopQueueLife", "ThreadQueueLife", "is_loop_queue", "make_queue"]
+
+logger = logging.getLogger("neotasker")
+
+_PAUSE = 1.0  # seconds after a get that raised
+
+
+class Empty(Exception):
+    """There is nothing to get now, from a queue of whatever class."""
+
+
+def make_queue(cls: Callable[..., Any], maxsize: int) -> Any:
+    """Return a queue of the user's class.
+
+    Raises:
+        TypeError: it has no ``put`` and ``get``.
+    """
+    queue = cls(maxsize=maxsize) if maxsize else cls()
+    for method in ("put", "get"):
+        if not callable(getattr(queue, method, None)):
+            raise TypeError(f"a queue needs a method {method}, which {queue!r} has not")
+    return queue
+
+
+def is_loop_queue(queue: Any) -> bool:
+    """Return whether a queue is to be used on a loop: its ``get`` is a coroutine function."""
+    return inspect.iscoroutinefunction(queue.get)
+
+
+class ThreadQueueLife(QueueLife):
+    """A life that takes its items from a queue for threads, as of the module ``queue``.
+
+    Guarantees: as `QueueLife`. What is put into the queue itself is noticed if its class
+    puts by a method ``_put``, as the standard ones do.
+
+    The queue is called without the lock held, but for ``_put``, by which it calls us with
+    its own lock held: so the order is the queue's lock before ours.
+    """
+
+    __slots__ = ("_hooked", "queue")
+
+    def __init__(
+        self,
+        worker: Any,
+        host: Host,
+        call: Call,
+        options: QueueOptions,
+        queue: Any,
+        port: Any = None,
+        executor: Any = None,
+    ) -> None:
+        super().__init__(worker, host, call, options, port, executor)
+        self.queue = queue
+        put = getattr(queue, "_put", None)
+        self._hooked = put is not None
+        if put is not None:
+            queue._put = partial(self._on_put, put)
+
+    def _on_put(self, put: Callable[[Any], object], item: Any) -> None:
+        put(item)
+        with self.lock:
+            enter = (self.open or self.drains) and self._engage()
+        if enter:
+            self.enter()
+
+    def _engage(self) -> bool:
+        if self.turns >= self._width or not self.begun:
+            return False
+        self.turns += 1
+        return True
+
+    def put(self, item: Any, timeout: float | None = None) -> None:
+        """Put an item into the queue; wait for room if it is bounded."""
+        may_wait = running_loop() is None and not self.inside()
+        self._put(partial(self._put_item, item, timeout, may_wait))
+
+    def _put_item(self, item: Any, timeout: float | None, may_wait: bool) -> None:
+        queue = self.queue
+        try:
+            if not may_wait and hasattr(queue, "put_nowait"):
+                queue.put_nowait(item)
+            elif timeout is not None:
+                queue.put(item, timeout=timeout)
+            else:
+                queue.put(item)
+        except Full:
+            raise QueueFull(
+                f"the queue of worker {self._title} is full, {queue!r}: put later, raise its "
+                "maxsize, or await put()"
+            ) from None
+
+    def _put(self, put: Callable[[], object]) -> None:
+        with self.lock:
+            if not self.open:
+                raise self.closed()
+            self.putting += 1
+        try:
+            put()
+        finally:
+            with self.lock:
+                self.putting -= 1
+                enter = (self.open or self.drains) and self._engage()
+                over = self._is_over()
+        if enter:
+            self.enter()
+        elif over:
+            self._all_left()
+
+    async def put_async(self, item: Any) -> None:
+        """Put an item into the queue; wait for room in a thread if it is bounded."""
+        try:
+            self._put(partial(self._put_item, item, None, False))
+        except QueueFull:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(
+                None, self._put, partial(self._put_item, item, None, True)
+            )
+
+    def _take(self) -> tuple[Any, Any]:
+        if self._before_get is not None:
+            self._call_hook(self._before_get)
+        items: list[Any] = []
+        try:
+            while len(items) < (self._batch or 1):
+                item = self._get()
+                if self._after_get is not None:
+                    self._call_hook(self._after_get, item)
+                if item is None:  # the mark by which older programs stop a worker
+                    self._done(1)
+                    self.stop_worker()
+                    break
+                items.append(item)
+        except Empty:
+            pass
+        if not items:
+            raise IndexError
+        return len(items), items if self._batch is not None else items[0]
+
+    def _get(self) -> Any:
+        queue = self.queue
+        try:
+            return (
+                queue.get_nowait() if hasattr(queue, "get_nowait") else queue.get(block=False)
+            )
+        except Exception as exc:
+            if type(exc).__name__ not in ("Empty", "QueueEmpty"):
+                self.failed()
+            raise Empty from None
+
+    def _done(self, line: Any) -> None:
+        task_done = getattr(self.queue, "task_done", None)
+        if task_done is not None:
+            for _ in range(line):
+                self._call_hook(task_done)
+
+    def _leave(self) -> bool:
+        with self.lock:
+            self.turns -= 1
+            look = self.open or self.drains
+        # A put that came before the turn was counted out has left its item to us.
+        more = look and not self._is_empty()
+        with self.lock:
+            if more and self._engage():
+                return False
+            self.on -= 1
+            over = self._is_over()
+        if over:
+            self._all_left()
+        return True
+
+    def _is_empty(self) -> bool:
+        try:
+            return bool(self.queue.empty())
+        except Exception:
+            self.failed()
+            return True
+
+    def _put_back(self, line: Any, got: Any) -> None:
+        self._interrupted += got if self._batch is not None else [got]
+
+    def _rest(self) -> list[Any]:
+        rest = super()._rest()
+        while True:
+            try:
+                item = self._get()
+            except Empty:
+                return rest
+            if item is not None:
+                rest.append(item)
+
+
+class LoopQueueLife(QueueLife):
+    """A life that takes its items from a queue for coroutines, as ``asyncio.Queue``.
+
+    Guarantees: as `QueueLife`, in the order in which the queue gives its items. Stopping
+    puts None into the queue, as older programs expect; if that does not end the ``get``
+    that waits, it is cancelled.
+
+    The worker's task gets the items. Unless it runs the target itself it hands them to
+    turns, as soon as one is free. Fields below ``queue`` belong to the loop's thread.
+    """
+
+    __slots__ = ("_direct", "_getting", "_halted", "_hooks", "_late_puts", "queue")
+
+    def __init__(
+        self,
+        worker: Any,
+        host: Host,
+        call: Call,
+        options: QueueOptions,
+        queue: Any,
+        port: Any,
+        executor: Any,
+        is_async: bool,
+    ) -> None:
+        super().__init__(worker, host, call, options, port, executor)
+        self._on_loop = is_async
+        self._direct = is_async and options.concurrency == 1
+        self._hooks = options.before_get, options.after_get
+        self._before_get = self._after_get = None
+        self._bound = 0
+        self.queue = queue
+        self._getting = False  # a get waits for an item
+        self._halted = False  # and was cancelled by us
+        self._late_puts: set[asyncio.Future[Any]] = set()  # those that wait for room
+
+    # Putting.
+
+    def put(self, item: Any, timeout: float | None = None) -> None:
+        """Put an item into the queue; wait for room if it is bounded."""
+        driver = self._driver()
+        if getattr(self.queue, "maxsize", 0) and self._may_wait():
+            self._check_open()
+            future = driver.port.spawn_coroutine_threadsafe(self._put(item))
+            try:
+                future.result(timeout)
+            except TimeoutError:
+                if future.cancel() or not future.done():
+                    raise QueueFull(
+                        f"the queue of worker {self._title} is full, {self.queue!r}: put "
+                        "later, raise its maxsize, or await put()"
+                    ) from None
+                future.result()
+            return
+        with self.lock:
+            self._check_open()
+            self.putting += 1
+        if not driver.post(partial(self._accept, item)):
+            self._was_put()
+            raise self.closed()
+
+    async def put_async(self, item: Any) -> None:
+        """Put an item into the queue; wait for room without blocking the loop."""
+        driver = self._driver()
+        if running_loop() is driver.loop:
+            await self._put(item)
+        else:
+            future = driver.port.spawn_coroutine_threadsafe(self._put(item))
+            await asyncio.wrap_future(future)
+
+    def _driver(self) -> LoopRuns:
+        assert self.driver is not None
+        return self.driver
+
+    def _check_open(self) -> None:
+        if not self.open:
+            raise self.closed()
+
+    def _was_put(self) -> None:
+        with self.lock:
+            self.putting -= 1
+            closed = not self.open
+        if closed:
+            self._driver().enter()
+
+    async def _put(self, item: Any) -> None:
+        with self.lock:
+            self._check_open()
+            self.putting += 1
+        try:
+            await self._put_when_possible(item)
+        finally:
+            self._was_put()
+
+    async def _put_when_possible(self, item: Any) -> None:
+        outcome = self.queue.put(item)
+        if not inspect.isawaitable(outcome):
+            return
+        late = asyncio.ensure_future(outcome)
+        self._late_puts.add(late)
+        try:
+            await late
+        except asyncio.CancelledError:
+            if late.cancelled() and not self.open and not is_own_cancellation_now():
+                raise self.closed() from None
+            raise
+        finally:
+            self._late_puts.discard(late)
+
+    def _accept(self, item: Any) -> None:
+        """Take over an item that was put from another thread: in the loop."""
+        if not self._late_puts and type(self.queue).put is asyncio.Queue.put:
+            try:
+                self.queue.put_nowait(item)
+            except asyncio.QueueFull:
+                pass
+            except BaseException:
+                self._refuse(item)
+                self._was_put()
+                return
+            else:
+                self._was_put()
+                return
+        self._driver().port.create_task(self._accept_late(item))
+
+    async def _accept_late(self, item: Any) -> None:
+        try:
+            await self._put_when_possible(item)
+        except (asyncio.CancelledError, WorkerNotStarted):
+            self._interrupted.append(item)
+        except BaseException:
+            self._refuse(item)
+        finally:
+            self._was_put()
+
+    def _refuse(self, item: Any) -> None:
+        self.failed()
+        if item is not None:
+            self._interrupted.append(item)
+
+    # Getting, in the worker's task.
+
+    async def serve(self) -> None:
+        """Get items and see to them, until the life is closed."""
+        driver = self._driver()
+        before_get, after_get = self._hooks
+        while self.open or (self.drains and (self.putting or not self._is_empty())):
+            if self.turns >= self._width or not (self.open or not self._is_empty()):
+                await driver.sleep()
+                continue
+            if before_get is not None:
+                self._call_hook(before_get)
+            try:
+                item = await self._get()
+            except Empty:
+                continue
+            if after_get is not None:
+                self._call_hook(after_get, item)
+            if item is None:  # a stop mark, ours or the program's
+                self._task_done(1)
+                if self.open:
+                    self.stop_worker()
+                continue
+            items = self._fill(item, after_get)
+            if self._direct:
+                await self._run_here(items)
+            else:
+                with self.lock:
+                    for one in items:
+                        self.store.append(one)
+                    self.turns += 1
+                self.enter()
+        for late in list(self._late_puts):
+            late.cancel()
+        while True:
+            with self.lock:
+                if self._is_over():
+                    return
+            await driver.sleep()
+
+    async def _get(self) -> Any:
+        """Return an item of the queue.
+
+        Raises:
+            Empty: there is none, because the life was closed meanwhile, or because the
+                queue's class has failed.
+        """
+        self._getting = True
+        try:
+            return await self.queue.get()
+        except BaseException as exc:
+            if self._halted and isinstance(exc, asyncio.CancelledError):
+                self._halted = False
+                task = asyncio.current_task()
+                assert task is not None
+                if task.uncancel() == 0:
+                    raise Empty from None
+            if isinstance(exc, GeneratorExit) or is_own_cancellation(exc):
+                raise
+            self.failed()
+        finally:
+            self._getting = False
+        driver = self._driver()
+        self.host.ticker.call_later(_PAUSE, driver.post, driver.enter)
+        await driver.sleep()
+        raise Empty
+
+    def _fill(self, item: Any, after_get: Callable[[Any], object] | None) -> list[Any]:
+        """Return *item* and those that make up a batch with it, as far as they are there."""
+        items = [item]
+        while len(items) < (self._batch or 1):
+            try:
+                item = self._get_now()
+            except Empty:
+                break
+            if after_get is not None:
+                self._call_hook(after_get, item)
+            if item is None:
+                self._task_done(1)
+                self.stop_worker()
+                break
+            items.append(item)
+        return items
+
+    def _get_now(self) -> Any:
+        """Return an item that is there, by the queue's own ``get``, without waiting.
+
+        Raises:
+            Empty: there is none, or the class does not say.
+        """
+        if self._is_empty():
+            raise Empty
+        coro = self.queue.get()
+        try:
+            coro.send(None)
+        except StopIteration as got:
+            return got.value
+        except BaseException:
+            self.failed()
+            raise Empty from None
+        coro.close()
+        raise Empty
+
+    def _is_empty(self) -> bool:
+        empty = getattr(self.queue, "empty", None)
+        if empty is None:
+            return True
+        try:
+            return bool(empty())
+        except BaseException:
+            self.failed()
+            return True
+
+    async def _run_here(self, items: list[Any]) -> None:
+        got = items if self._batch is not None else items[0]
+        with self.lock:
+            self.turns += 1
+            self.on += 1
+        self.tally.runs += 1
+        run, timeout = self.call.bound, self.call.timeout
+        try:
+            result = await (run(got) if timeout is None else self._timed(got, timeout))
+        except BaseException as exc:
+            if isinstance(exc, GeneratorExit) or is_own_cancellation(exc):
+                self._interrupted += items
+                raise
+            self.failed()
+        else:
+            if result is False:
+                self.returned(result)
+        finally:
+            with self.lock:
+                self.turns -= 1
+                self.on -= 1
+        self._task_done(len(items))
+
+    # Turns.
+
+    def _take(self) -> tuple[Any, Any]:
+        _, got = super()._take()
+        return len(got) if self._batch is not None else 1, got
+
+    def _put_back(self, line: Any, got: Any) -> None:
+        super()._put_back(None, got)
+
+    def _done(self, line: Any) -> None:
+        self._driver().post(partial(self._task_done, line))
+
+    def _task_done(self, count: int) -> None:
+        task_done = getattr(self.queue, "task_done", None)
+        if task_done is not None:
+            for _ in range(count):
+                self._call_hook(task_done)
+
+    def _leave(self) -> bool:
+        left = super()._leave()
+        if left:
+            self._driver().enter()  # a turn is free
+        return left
+
+    # Life.
+
+    def _on_close(self) -> None:
+        driver = self._driver()
+        if driver.task is not None:
+            driver.post(self._halt)
+
+    def _halt(self) -> None:
+        driver = self._driver()
+        driver.enter()
+        if not self.drains:
+            for late in list(self._late_puts):
+                late.cancel()
+        if self._getting:
+            driver.port.create_task(self._end_get())
+
+    async def _end_get(self) -> None:
+        """End a get that waits: by the mark, or else by cancelling it."""
+        mark: asyncio.Future[Any] | None = None
+        try:
+            outcome = self.queue.put(None)
+            if inspect.isawaitable(outcome):
+                mark = asyncio.ensure_future(outcome)
+                await asyncio.wait([mark], timeout=0)
+            for _ in range(3):
+                await asyncio.sleep(0)
+        except Exception as exc:
+            logger.debug("worker %s: no stop mark in its queue: %r", self._title, exc)
+        if mark is not None and not mark.cancel() and not mark.cancelled():
+            mark.exception()  # seen: the classes of items need not compare with None
+        if self._getting:
+            self._halted = True
+            self._driver().task.cancel()
+
+    def _rest(self) -> list[Any]:
+        rest = super()._rest()
+        while True:
+            try:
+                item = self._get_now()
+            except Empty:
+                return rest
+            if item is not None:
+                rest.append(item)
+
+
+def is_own_cancellation_now() -> bool:
+    """Return whether the task that runs was told to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
