@@ -109,6 +109,8 @@ def _write(
     here: Interpreter,
     seconds: dict[str, float],
 ) -> None:
+    if not (options.json or options.plot or options.markdown):
+        return
     whole: dict[str, Any] = {
         "schema": SCHEMA,
         "interpreter": str(here),

@@ -152,7 +152,7 @@ class Run:
         size: int,
         *,
         rounds: int = 5,
-        budget: float = 8.0,
+        budget: float = 6.0,
         warm_up: bool = True,
     ) -> list[Sample]:
         """Measure sides in alternating rounds.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import warnings
 from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +33,7 @@ _TOOLS = _HOME / "tools"
 
 _WANTED = ("uvloop", "apscheduler<4", "aiosched==0.0.25")
 _BUILT = ("fastthreadpool==1.7.0",)  # does not name what its build needs
+_NAMES = ("uvloop", "apscheduler", "aiosched", "fastthreadpool")
 _BUILD_NEEDS = ("setuptools", "wheel", "Cython")
 
 
@@ -84,7 +87,9 @@ def load(name: str) -> ModuleType:
 
 def keeps_gil_off(name: str) -> bool:
     """Return whether the GIL is still off once a module is imported."""
-    import_module(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # which says just that
+        import_module(name)
     return not gil_enabled()
 
 
@@ -100,18 +105,18 @@ def ancestor() -> Path:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of neotasker and of the peers that are here."""
-    found: dict[str, str] = {}
+    """Return the versions of neotasker, its ancestor and the peers that are here."""
+    import neotasker
+
+    found = {"neotasker": neotasker.__version__}
     for folder in (ANCESTOR, MODERN):
         for package in metadata.distributions(path=[str(folder)]):
             name = package.metadata["Name"].lower()
-            if name in ("uvloop", "apscheduler", "aiosched", "fastthreadpool"):
+            if name in _NAMES:
                 found[name] = package.version
             elif name == "neotasker":
-                found["neotasker (ancestor)"] = package.version
-    for name in ("uvloop", "apscheduler", "aiosched", "fastthreadpool", "neotasker"):
-        try:
+                found["its ancestor"] = package.version
+    for name in _NAMES:  # what is installed comes before what was fetched
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return dict(sorted(found.items()))
+    return found

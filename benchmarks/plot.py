@@ -11,8 +11,8 @@ from .harness import Record
 
 __all__ = ["svg"]
 
-_LEFT, _RIGHT, _TOP, _STEP, _THICK = 400, 90, 64, 26, 14
-_WIDTH = 960
+_LEFT, _RIGHT, _TOP, _STEP, _THICK = 560, 90, 64, 26, 14
+_WIDTH = 1120
 
 _STYLE = """
   .ground { fill: #ffffff } text { fill: #1f2328; font: 12px system-ui, sans-serif }
@@ -92,8 +92,8 @@ def _bars(
         start, end = sorted((x(1.0), x(value)))
         kind = {"pass": "pass", "miss": "miss"}.get(record["state"], "none")
         words = f"{record['row']} · {record['against']}"
-        if len(words) > 58:
-            words = words[:57] + "…"
+        if len(words) > 84:
+            words = words[:83] + "…"
         out.append(
             f'<text x="{_LEFT - 12}" y="{y + 12}" text-anchor="end">'
             f"<title>{escape(record['row'])} against {escape(record['against'])}</title>"

@@ -105,7 +105,24 @@ cdef tuple _WORDS = ("pending", "running", "cancelled", "finished")
 cdef tuple _POLICIES = ("block", "raise", "run")
 
 
-# Parkers.
+# Threads.
+
+cdef enum:
+    SLICE = 5000000  # nanoseconds: the interpreter's usual switch interval
+
+
+cdef inline int let_others_run(long long *since, long long now) except -1:
+    """Let the interpreter go for a moment when it was held for a slice.
+
+    Python functions do so by themselves; a loop that calls only what is written in C
+    would keep all other threads from running.
+    """
+    if now - since[0] > SLICE:
+        since[0] = now
+        with nogil:
+            pass
+    return 0
+
 
 cdef struct Parker:
     PyThread_type_lock lock
@@ -1700,8 +1717,10 @@ cdef int serve(Dispatcher self, Place *place) except -1:
     cdef PyObject *fn = NULL
     cdef bint woken = False, surplus, leaving, launch, stay
     cdef long long now
+    cdef long long since = nt_now()
     while True:
         now = ended.finished if ended is not None and ended.finished else nt_now()
+        let_others_run(&since, now)
         wake = NULL
         room = parked = drainers = NULL
         nt_lock(&self.mutex)
@@ -1767,6 +1786,7 @@ cdef int serve(Dispatcher self, Place *place) except -1:
         if not stay:
             return 0
         woken = True
+        since = nt_now()
 
 
 cdef void forget_place(Dispatcher self, Place *place) noexcept:
@@ -1826,11 +1846,11 @@ cdef struct Entry:
     unsigned long long serial
     PyObject *timer  # owned
 
-cdef enum:
-    AWAKE = 0
-    FOREVER = 0x7fffffffffffffff
-    # Far enough for any schedule, near enough to be added to.
-    FAR = 0x3fffffffffffffff
+# What `asleep_until` says: earlier than any timer, so that none rouses who is awake.
+cdef long long AWAKE = -0x7fffffffffffffff
+cdef long long FOREVER = 0x7fffffffffffffff
+# Far enough for any schedule, near enough to be added to.
+cdef long long FAR = 0x3fffffffffffffff
 
 
 cdef struct Periodic:
@@ -2005,6 +2025,7 @@ cdef class TickerCore:
     cdef object clock  # None: the machine's
 
     def __cinit__(self, *args, **kwargs):
+        self.asleep_until = AWAKE
         self.parker = parker_get()
 
     def __init__(self, now=None):
@@ -2074,15 +2095,17 @@ cdef class TickerCore:
 
     def tick(self):
         """Fire the timers that are due; return how many did."""
-        return tick(self)
+        cdef long long since = nt_now()
+        return tick(self, &since)
 
     def run(self):
         """Fire timers as they fall due until `stop`: the body of the ticker's thread."""
         cdef long long until, pause
         cdef PyLockStatus status
         cdef bint roused
+        cdef long long since = nt_now()
         while True:
-            tick(self)
+            tick(self, &since)
             pause = now_of(self)
             nt_lock(&self.mutex)
             if self.stopping:
@@ -2102,6 +2125,7 @@ cdef class TickerCore:
             nt_unlock(&self.mutex)
             with nogil:
                 status = PyThread_acquire_lock_timed(self.parker.lock, pause, 0)
+            since = nt_now()
             if status != PY_LOCK_ACQUIRED:
                 nt_lock(&self.mutex)
                 roused = self.asleep_until == AWAKE
@@ -2252,7 +2276,7 @@ cdef Py_ssize_t shrink(TickerCore self) noexcept:
     return self.room
 
 
-cdef Py_ssize_t tick(TickerCore self) except -1:
+cdef Py_ssize_t tick(TickerCore self, long long *since) except -1:
     """Fire what is due now; what falls due meanwhile is left to the next tick."""
     cdef long long now = now_of(self)
     cdef Py_ssize_t fired = 0
@@ -2261,6 +2285,7 @@ cdef Py_ssize_t tick(TickerCore self) except -1:
     cdef tuple args = None
     cdef PyObject *outcome
     cdef bint once = False
+    let_others_run(since, nt_now())
     while True:
         nt_lock(&self.mutex)
         if not self.size or self.heap[0].when > now or self.stopping:
@@ -2285,6 +2310,8 @@ cdef Py_ssize_t tick(TickerCore self) except -1:
             Py_DECREF(timer)  # the heap's
         timer = None
         fired += 1
+        if not fired & 31:
+            let_others_run(since, nt_now())
         outcome = raw_call(<PyObject *>callback, <PyObject *>args, NULL)
         if outcome is NULL:
             log_callback(callback)

@@ -121,6 +121,7 @@ class LoopGate:
         self._mailbox: Mailbox = Mailbox(self._wake, self._handle)
         # Takes a call, or a future, its coroutine and context; False once it is shut.
         self.post = self._mailbox.post
+        self.clock: Any = None  # the timers of the loop, see `neotasker.loopclock`
 
     def _wake(self) -> None:
         try:
@@ -156,14 +157,27 @@ class LoopGate:
             task.add_done_callback(future._task_ended, context=context)
 
     def create_task(
-        self, coro: Coroutine[Any, Any, T], *, name: str | None = None
+        self,
+        coro: Coroutine[Any, Any, T],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
     ) -> asyncio.Task[T]:
         """Return a task of the loop, held until it ends: in the loop's thread only."""
-        task = self.loop.create_task(coro, name=name)
+        task = self.loop.create_task(coro, name=name, context=context)
+        self.hold(task)
+        return task
+
+    @property
+    def starts_eagerly(self) -> bool:
+        """Whether a task may begin to run where it is made: ``Task(..., eager_start=True)``."""
+        return bool(_EAGER) and self.loop.get_task_factory() is None
+
+    def hold(self, task: asyncio.Task[Any]) -> None:
+        """Hold a task until it ends: in the loop's thread only."""
         if not task.done():
             self.tasks[task] = None
             task.add_done_callback(self._drop)
-        return task
 
     def _drop(self, task: asyncio.Task[Any]) -> None:
         self.tasks.pop(task, None)
@@ -274,7 +288,11 @@ class LoopPort:
             raise self._refusal()
 
     def create_task(
-        self, coro: Coroutine[Any, Any, T], *, name: str | None = None
+        self,
+        coro: Coroutine[Any, Any, T],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
     ) -> asyncio.Task[T]:
         """Return a task of the loop, held until it ends: in the loop's thread only.
 
@@ -285,7 +303,7 @@ class LoopPort:
         if gate is None:
             coro.close()
             raise self._refusal()
-        return gate.create_task(coro, name=name)
+        return gate.create_task(coro, name=name, context=context)
 
 
 class ForeignLoop(LoopPort):

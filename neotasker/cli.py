@@ -137,7 +137,8 @@ def _run(
     module = _load(target)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if module is None:
-        task_supervisor.stop(cancel_tasks=True, timeout=LIMIT)
+        if task_supervisor.stop(cancel_tasks=True, timeout=LIMIT).still_running:
+            _end_now(NOT_LOADED)
         return NOT_LOADED
     status = CLEAN
     with _signals() as signals:

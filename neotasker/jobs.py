@@ -16,10 +16,11 @@ from threading import get_ident
 from typing import Any, Literal
 
 from ._accel import TimerCore
-from .aloop import ForeignLoop, LoopGate, LoopPort
+from .aloop import ForeignLoop, LoopPort
 from .cron import Cron
 from .errors import AloopError
 from .host import Host
+from .loopclock import Timing, clock_for
 from .priority import TASK_NORMAL, lane_of
 
 __all__ = ["AsyncJob", "AsyncJobScheduler"]
@@ -39,15 +40,6 @@ _CRON_NAP = 30.0
 _CRON_STEPS = 10_000
 
 
-class _Run:
-    """One run of a coroutine."""
-
-    __slots__ = ("began",)
-
-    def __init__(self) -> None:
-        self.began: float | None = None
-
-
 class AsyncJob:
     """One job: what is run, when, and how it went.
 
@@ -55,7 +47,9 @@ class AsyncJob:
     ``overlap='allow'``. What fell due and had no run is counted in `missed`. A run that
     raises is logged and kept as `last_error`; the job goes on.
 
-    Fields are protected by the scheduler's lock.
+    The runs of a coroutine and what belongs to them are touched by the loop's thread
+    alone; those of a plain function are protected by the scheduler's lock, as is the
+    timer of both.
     """
 
     def __init__(
@@ -131,7 +125,13 @@ class AsyncJob:
         self._owed = 0  # runs that the queue of overlap='queue' holds
         self._late = False  # something was missed since the phase began
         self._running = 0
-        self._last_start: float | None = None
+        self._began: float | None = None  # when the latest run did, by the ticker's clock
+        self._call = self.target
+        if self.args or self.kwargs:
+            self._call = partial(self.target, *self.args, **self.kwargs)
+        self._is_simple = (
+            self._is_async and overlap != "allow" and until is None and self._limit == math.inf
+        )
 
     # Looking.
 
@@ -161,7 +161,7 @@ class AsyncJob:
     @property
     def last_start(self) -> datetime.datetime | None:
         """When the latest run began."""
-        return _datetime(self._last_start)
+        return None if self._began is None else self._moment(self._began)
 
     @property
     def next_run(self) -> datetime.datetime | None:
@@ -171,8 +171,13 @@ class AsyncJob:
             return None
         if self._cron is not None:
             return self._cron.next
+        return self._moment(armed.when)
+
+    def _moment(self, when: float) -> datetime.datetime:
+        """Return a time of the ticker's clock as one of the calendar."""
         host = self._scheduler._host
-        return _datetime(host.clock.time() + armed.when - host.ticker.now())
+        seconds = host.clock.time() + when - host.ticker.now()
+        return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
     def cancel(self) -> bool:
         """Let no further run begin; return False if there was none to come.
@@ -195,34 +200,40 @@ class AsyncJob:
         state = "active" if self._active else "done"
         return f"<{type(self).__name__} {self.name} {when}, {self.runs} runs, {state}>"
 
-    # Timing. The lock is held, but for what the ticker and the loop call.
+    # Timing.
 
     def _arm(self) -> None:
-        """Set the timer: at first, and when the scheduler starts again."""
+        """Set the timer: at first, and when the scheduler starts again. The lock is held."""
         if not self._active:
             return
-        ticker = self._scheduler._host.ticker
+        scheduler = self._scheduler
         first = self.timer if not self.runs or self.interval is None else self.interval
         if self._cron is not None:
-            self._cron.begin(self._scheduler._host.clock.time() + self.timer)
+            self._cron.begin(scheduler._host.clock.time() + self.timer)
             self._arm_cron()
         elif self.interval is None:
-            self._armed = ticker.call_later(first, self._due)
+            self._armed = self._clock().call_later(first, self._fire)
         else:
-            self._armed = ticker.call_every(
-                self.interval, self._due, missed=self._policy, first=first
+            fire = self._fire_coroutine if self._is_simple else self._fire
+            self._armed = self._clock().call_every(
+                self.interval, fire, missed=self._policy, first=first
             )
+
+    def _clock(self) -> Timing:
+        """Return the clock that calls where the job begins its runs."""
+        scheduler = self._scheduler
+        on_loop = self._is_async or self._cron is not None
+        return scheduler._loop_clock() if on_loop else scheduler._host.ticker
 
     def _arm_cron(self) -> None:
         cron, host = self._cron, self._scheduler._host
         assert cron is not None
-        if cron.next is None or (
-            self._until is not None and cron.next.timestamp() > self._until
-        ):
+        moment = None if cron.next is None else cron.next.timestamp()
+        if moment is None or (self._until is not None and moment > self._until):
             self._finish()
             return
-        pause = cron.next.timestamp() - host.clock.time()
-        self._armed = host.ticker.call_later(min(max(pause, 0.0), _CRON_NAP), self._due)
+        pause = max(moment - host.clock.time(), 0.0)
+        self._armed = self._clock().call_later(min(pause, _CRON_NAP), self._look)
 
     def _disarm(self) -> None:
         armed, self._armed = self._armed, None
@@ -231,22 +242,14 @@ class AsyncJob:
             self._missed += armed.missed
 
     def _finish(self) -> None:
-        """Be done: nothing will be due any more."""
+        """Be done: nothing will be due any more. The lock is held."""
         self._active = False
         self._owed = 0
         self._disarm()
         self._scheduler._forget(self)
 
-    def _due(self) -> None:
-        """Go to where the run is to begin: on the tick."""
-        if not self._is_async and self._cron is None:
-            self._fire()
-        elif not self._scheduler._post(self._fire if self._cron is None else self._look):
-            with self._lock:
-                self._missed += 1
-
     def _look(self) -> None:
-        """See what the clock of the wall says: in the loop."""
+        """See what the clock of the wall says of a cron job: in the loop."""
         fires = 0
         with self._lock:
             cron, now = self._cron, self._scheduler._host.clock.time()
@@ -265,128 +268,181 @@ class AsyncJob:
                 cron.begin(now)
             self._arm_cron()
         for _ in range(fires):
-            self._fire(True)
+            self._begin()
 
-    def _fire(self, anyway: bool = False) -> None:
-        """Run, unless the run before is in the way.
+    def _fire(self) -> None:
+        """Begin the run that is due: on the tick, or in the loop."""
+        if self._until is not None and self._scheduler._host.clock.time() > self._until:
+            self.cancel()
+        elif self._active:
+            self._begin()
 
-        Parameters:
-            anyway: even if the job's last due time has passed, as this is it.
-        """
+    def _begin(self) -> None:
+        """Begin a run, unless the one before is in the way."""
+        if self._is_async:
+            if self._may_begin():
+                self._launch()
+            return
         with self._lock:
-            if not self._scheduler._active or not (self._active or anyway):
-                return
-            until = self._until
-            if until is not None and self._scheduler._host.clock.time() > until:
-                if self._active:
-                    self._finish()
-                if self._cron is None:
-                    return
-            if self._running and self.overlap != "allow":
-                if self.overlap == "queue":
-                    self._owed += 1
-                else:
-                    self._missed += 1
-                    self._late = True
-                return
-            if not self._take_off():
-                return
-        self._launch()
+            begin = self._may_begin()
+        if begin:
+            self._hand_over()
 
-    def _take_off(self) -> bool:
-        """Count a run that is about to begin; return False if there may be none."""
-        if self.runs >= self._limit:
+    def _may_begin(self) -> bool:
+        """Count a run that is about to begin, or what becomes of it if it may not."""
+        if not self._scheduler._active or self.runs >= self._limit:
+            return False
+        if self._running and self.overlap != "allow":
+            if self.overlap == "queue":
+                self._owed += 1
+            else:
+                self._missed += 1
+                self._late = True
             return False
         self.runs += 1
         self._running += 1
-        self._scheduler._running += 1
         if self.runs >= self._limit and self._active:
-            self._finish()
+            with self._lock:
+                self._finish()
         return True
 
-    def _launch(self) -> None:
+    def _may_go_on(self) -> bool:
+        """See to what was passed over in a run that has ended; return whether to begin one."""
+        if self._late:
+            self._late = False
+            if self._policy == "delay" and self.interval is not None:
+                with self._lock:
+                    if self._active and self._armed is not None:
+                        self._disarm()
+                        self._armed = self._clock().call_every(
+                            self.interval, self._fire, missed="delay"
+                        )
+        if not self._owed:
+            return False
+        self._owed -= 1
+        return self._may_begin()
+
+    # Runs of coroutines, in the loop.
+
+    def _fire_coroutine(self) -> None:
+        """Do what `_fire` does for a coroutine that has nothing but an interval.
+
+        In one piece, as this is what most fires come to.
+        """
         scheduler = self._scheduler
+        if self._running or not self._active or not scheduler._active:
+            self._fire()
+            return
+        self.runs += 1
+        self._running = 1
+        self._began = began = scheduler._now()
         try:
-            if self._is_async:
-                run = _Run()
-                create_task = partial(scheduler._create_task, self._run(run), self.name)
-                self._context.run(create_task).add_done_callback(
-                    partial(self._on_coroutine_done, run)
+            coro = self._call()
+            context = self._context.copy()
+            if scheduler._starts_eagerly:
+                task = asyncio.Task(
+                    coro,
+                    loop=scheduler._gate.loop,
+                    name=self.name,
+                    context=context,
+                    eager_start=True,  # type: ignore[call-arg]  # newer interpreters only
                 )
             else:
-                self._context.run(
-                    scheduler._host.enqueue, self._run_plain, (), None, self.priority
-                ).add_done_callback(self._on_task_done)
-        except RuntimeError as exc:  # the loop, or the supervisor, is going down
+                task = scheduler._gate.create_task(coro, name=self.name, context=context)
+            if not task.done():
+                self._stays_on(began, task)
+                return
+            task.result()
+        except asyncio.CancelledError:
+            pass
+        except BaseException as exc:
+            self._failed(exc)
+        self.last_duration = scheduler._now() - began
+        self._running = 0
+
+    def _stays_on(self, began: float, task: asyncio.Task[Any]) -> None:
+        """See to a run that has begun, and waits for something."""
+        self._scheduler._on_loop += 1
+        self._scheduler._gate.hold(task)
+        task.add_done_callback(partial(self._on_done, began))
+
+    def _launch(self) -> None:
+        """Begin a run that was counted already."""
+        scheduler = self._scheduler
+        scheduler._on_loop += 1
+        self._began = began = scheduler._now()
+        try:
+            gate, context = scheduler._gate, self._context.copy()
+            task = gate.create_task(self._call(), name=self.name, context=context)
+        except BaseException as exc:
+            self._failed(exc)
+            self._landed(began)
+        else:
+            task.add_done_callback(partial(self._on_done, began))
+
+    def _on_done(self, began: float, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled():
+            error = task.exception()
+            if error is not None:
+                self._failed(error)
+        self._landed(began)
+
+    def _landed(self, began: float) -> None:
+        scheduler = self._scheduler
+        self.last_duration = scheduler._now() - began
+        self._running -= 1
+        scheduler._on_loop -= 1
+        if (self._owed or self._late) and self._may_go_on():
+            self._launch()
+        elif scheduler._parked and not scheduler._on_loop:
+            # Who parks has the loop look once after that.
+            scheduler._look_at_parked()
+
+    # Runs of plain functions, in the pool.
+
+    def _hand_over(self) -> None:
+        scheduler = self._scheduler
+        with self._lock:
+            scheduler._in_pool += 1
+        try:
+            task: Any = self._context.copy().run(
+                scheduler._host.enqueue, self._run, (), None, self.priority
+            )
+        except RuntimeError as exc:  # the supervisor is going down
             logger.error("job %s could not be run: %s", self.name, exc)
-            self._ended(None)
+            self._ended()
+        else:
+            task.add_done_callback(self._on_task_done)
 
     def _on_task_done(self, task: Any) -> None:
         if task.cancelled():
-            self._ended(None)
+            self._ended()
 
-    def _on_coroutine_done(self, run: _Run, task: asyncio.Task[Any]) -> None:
-        if run.began is None:  # cancelled before its first step
-            self._ended(None)
-
-    # Runs.
-
-    def _run_plain(self) -> None:
+    def _run(self) -> None:
         threads = self._scheduler._threads
         ident = get_ident()
         threads.add(ident)
-        began = self._began()
+        self._began = began = self._scheduler._now()
         try:
-            self.target(*self.args, **self.kwargs)
+            self._call()
         except BaseException as exc:
             self._failed(exc)
         finally:
+            self.last_duration = self._scheduler._now() - began
             threads.discard(ident)
-            self._ended(began)
+            self._ended()
 
-    async def _run(self, run: _Run) -> None:
-        began = run.began = self._began()
-        try:
-            await self.target(*self.args, **self.kwargs)
-        except GeneratorExit:
-            raise
-        except BaseException as exc:
-            task = asyncio.current_task()
-            if isinstance(exc, asyncio.CancelledError) and task and task.cancelling():
-                raise
-            self._failed(exc)
-        finally:
-            self._ended(began)
-
-    def _began(self) -> float:
-        host = self._scheduler._host
-        self._last_start = host.clock.time()
-        return host.ticker.now()
+    def _ended(self) -> None:
+        with self._lock:
+            self._running -= 1
+            again = self._may_go_on()
+            self._scheduler._count_out_of_pool()
+        if again:
+            self._hand_over()
 
     def _failed(self, exc: BaseException) -> None:
         self.last_error = exc
         logger.error("exception in job %s", self.name, exc_info=exc)
-
-    def _ended(self, began: float | None) -> None:
-        """Account for the end of a run, None if it has not come about."""
-        scheduler = self._scheduler
-        with self._lock:
-            if began is not None:
-                self.last_duration = scheduler._host.ticker.now() - began
-            self._running -= 1
-            if self._late:
-                self._late = False
-                if self._policy == "delay" and self.interval and self._armed is not None:
-                    self._disarm()
-                    self._armed = scheduler._host.ticker.call_every(
-                        self.interval, self._due, missed="delay"
-                    )
-            again = self._owed > 0 and self._take_off()
-            if again:
-                self._owed -= 1
-            scheduler._count_out()
-        if again:
-            self._launch()
 
 
 class AsyncJobScheduler:
@@ -395,8 +451,9 @@ class AsyncJobScheduler:
     Guarantees: jobs that fall due together begin in one pass of the loop. No run begins
     after `stop`; jobs stay, and go on when it is started again.
 
-    The lock protects the jobs and their fields. It is reentrant, as finalizers and signal
-    handlers may cancel. Locks of the core may be taken inside it; no target runs under it.
+    The lock protects what is said to be protected by it here and in `AsyncJob`. It is
+    reentrant, as finalizers and signal handlers may cancel. Locks of the core may be taken
+    inside it; no target runs under it.
     """
 
     def __init__(self, name: str, host: Host, aloop: Any = None) -> None:
@@ -413,10 +470,13 @@ class AsyncJobScheduler:
         self._given_loop = aloop
         self._lock = threading.RLock()
         self._port: LoopPort | None = None
-        self._gate: LoopGate | None = None  # into the loop that runs were given to
+        self._gate: Any = None  # into the loop that runs were given to
+        self._starts_eagerly = False  # a task begins to run where it is made
+        self._now = host.ticker.now
         self._active = False
         self._jobs: dict[int, AsyncJob] = {}
-        self._running = 0  # runs of all jobs that are on
+        self._on_loop = 0  # runs that are on, touched in the loop only
+        self._in_pool = 0  # runs that are on or about to be
         self._threads: set[int] = set()  # in which a plain target runs
         self._parked: list[threading.Lock] = []
 
@@ -428,7 +488,7 @@ class AsyncJobScheduler:
     @property
     def active(self) -> bool:
         """Whether jobs are run."""
-        return self._active
+        return self._active and self._port is not None and self._port.active
 
     @property
     def jobs(self) -> list[AsyncJob]:
@@ -444,6 +504,8 @@ class AsyncJobScheduler:
     def start(self) -> bool:
         """Run the jobs.
 
+        One whose aloop was stopped may be started again when that runs again.
+
         Returns:
             False if it does so already.
 
@@ -458,9 +520,14 @@ class AsyncJobScheduler:
         if not port.active:
             raise AloopError(f"job scheduler {self.name}: {port.name} does not run")
         with self._lock:
-            if self._active:
+            gate = port._gate
+            if self._active and gate is self._gate:
                 return False
-            self._port = port
+            if gate is not self._gate:
+                self._leave_loop()
+            self._port, self._gate = port, gate
+            self._starts_eagerly = gate is not None and gate.starts_eagerly
+            self._now = self._host.ticker.now
             self._active = True
             for job in list(self._jobs.values()):
                 job._arm()
@@ -483,7 +550,7 @@ class AsyncJobScheduler:
                 job._disarm()
                 job._owed = 0
         if not wait or self._inside():
-            return not self._running
+            return not (self._on_loop or self._in_pool)
         return self._join(None if wait is True else float(wait))
 
     def _inside(self) -> bool:
@@ -499,15 +566,25 @@ class AsyncJobScheduler:
         parker = threading.Lock()
         parker.acquire()
         with self._lock:
-            if not self._running:
-                return True
             self._parked.append(parker)
+        if not self._post(self._look_at_parked):
+            self._look_at_parked()  # there is no loop any more that anything could run on
         if parker.acquire(timeout=-1 if timeout is None else timeout):
             return True
         with self._lock:
             if parker in self._parked:
                 self._parked.remove(parker)
-            return not self._running
+                return False
+        return True
+
+    def _look_at_parked(self) -> None:
+        """Wake those who wait for the runs, if there are none: in the loop."""
+        with self._lock:
+            if self._in_pool or self._on_loop:
+                return
+            parked, self._parked = self._parked, []
+        for parker in parked:
+            parker.release()
 
     def create_threadsafe(self, target: Callable[..., Any], **job: Any) -> AsyncJob:
         """Make a job and run it from now on, or from the start of the scheduler: any thread.
@@ -560,37 +637,27 @@ class AsyncJobScheduler:
 
     def _post(self, callback: Callable[[], object]) -> bool:
         """Have *callback* called in the loop; return False if it does not run."""
-        gate = None if self._port is None else self._port._gate
-        if gate is None:
-            return False
-        if gate is not self._gate:
-            self._on_new_loop(gate)
-        return gate.post(callback)
+        return self._gate is not None and bool(self._gate.post(callback))
 
-    def _on_new_loop(self, gate: LoopGate) -> None:
-        """Forget the runs of a loop that is gone: they may have been dropped unbegun."""
-        with self._lock:
-            if self._gate is not None:
-                for job in self._jobs.values():
-                    if job._is_async:
-                        self._running -= job._running
-                        job._running = 0
-            self._gate = gate
+    def _loop_clock(self) -> Timing:
+        return clock_for(self._gate, self._host.ticker)
 
-    def _create_task(self, coro: Any, name: str) -> asyncio.Task[Any]:
-        assert self._port is not None
-        return self._port.create_task(coro, name=f"job {name}")
+    def _leave_loop(self) -> None:
+        """Forget what is of a loop that is gone. The lock is held."""
+        self._on_loop = 0
+        for job in self._jobs.values():
+            job._disarm()
+            if job._is_async:
+                job._running = 0
 
     def _forget(self, job: AsyncJob) -> None:
         self._jobs.pop(id(job), None)
 
-    def _count_out(self) -> None:
-        """Account for the end of a run. The lock is held."""
-        self._running -= 1
-        if not self._running:
-            for parker in self._parked:
-                parker.release()
-            self._parked.clear()
+    def _count_out_of_pool(self) -> None:
+        """Account for the end of a plain function's run. The lock is held."""
+        self._in_pool -= 1
+        if self._parked and not self._in_pool:
+            self._post(self._look_at_parked)
 
 
 def _seconds(name: str, value: Any, above: bool) -> float:
@@ -618,7 +685,3 @@ def _epoch(moment: Any) -> float | None:
     if isinstance(moment, bool) or not isinstance(moment, (int, float)):
         raise TypeError(f"until must be a datetime or seconds since the epoch, not {moment!r}")
     return float(moment)
-
-
-def _datetime(moment: float | None) -> datetime.datetime | None:
-    return None if moment is None else datetime.datetime.fromtimestamp(moment, datetime.UTC)

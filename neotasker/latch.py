@@ -17,15 +17,16 @@ __all__ = ["Latch"]
 class Latch:
     """An event that is set once, and lets Ctrl+C through to whoever waits for it.
 
-    Where the system's locks cannot be interrupted (Windows), the main thread sleeps on
-    a socket instead, which signals and `set` write to.
+    The main thread sleeps on a socket, which `set` and every signal write to: where the
+    system's locks are not interrupted (Windows), or the interpreter may overlook a
+    signal that comes just as it begins to wait (free-threaded builds), an event sleeps on.
 
     The lock protects the list of those sockets.
     """
 
     def __init__(self) -> None:
         self._event = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._bells: list[socket.socket] = []
 
     def is_set(self) -> bool:
@@ -47,31 +48,40 @@ class Latch:
         Parameters:
             timeout: seconds; None waits for ever.
         """
-        if os.name != "nt" or threading.current_thread() is not threading.main_thread():
+        if self._event.is_set() or threading.current_thread() is not threading.main_thread():
             return self._event.wait(timeout)
         return self._wait_by_socket(timeout)
 
     def _wait_by_socket(self, timeout: float | None) -> bool:
-        import select
+        import selectors
         import signal
         import socket
 
         deadline = None if timeout is None else time.monotonic() + timeout
         ear, bell = socket.socketpair()
-        with ear, bell:
+        with ear, bell, selectors.DefaultSelector() as selector:
+            selector.register(ear, selectors.EVENT_READ)
             bell.setblocking(False)
-            before = signal.set_wakeup_fd(bell.fileno(), warn_on_full_buffer=False)
+            try:
+                before = signal.set_wakeup_fd(bell.fileno(), warn_on_full_buffer=False)
+            except ValueError:  # not the main interpreter, which gets no signals
+                return self._event.wait(timeout)
             with self._lock:
                 self._bells.append(bell)
+            heard = b""
             try:
                 while not self._event.is_set():
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         break
-                    if select.select([ear], [], [], left)[0]:
-                        ear.recv(4096)  # a handler that raises does so from here on
+                    if selector.select(left):
+                        heard += ear.recv(4096)  # a handler that raises does so from here on
             finally:
                 with self._lock:
                     self._bells.remove(bell)
                 signal.set_wakeup_fd(before)
+                signals = heard.replace(b"\0", b"")
+                if before != -1 and signals:  # an event loop in this thread, which waits for us
+                    with contextlib.suppress(OSError):
+                        os.write(before, signals)
         return self._event.is_set()

@@ -84,6 +84,7 @@ class SupervisorLife:
         self._stop_after_start = False
         self._daemonic = False
         self._stop: Stop | None = None
+        self._stopper: threading.Thread | None = None
         self._last_report = StopReport()
         self._ended = Latch()
         self._ended.set()
@@ -264,7 +265,10 @@ class SupervisorLife:
         Returns:
             Whether it has stopped.
         """
-        return self._ended.wait(timeout)
+        ended = self._ended.wait(timeout)
+        if ended:
+            self._join_stopper()
+        return ended
 
     def stop(
         self,
@@ -326,7 +330,10 @@ class SupervisorLife:
             return stop.moment()
         if not first and seconds is not None and not stop.done.wait(seconds):
             stop.hurry()
-        return stop.report if stop.done.wait(bound) else stop.moment()
+        if not stop.done.wait(bound):
+            return stop.moment()
+        self._join_stopper()
+        return stop.report
 
     def _stop_from_start(self, wait: bool) -> bool:
         """Have `start`, which is under way, stop again at its end; False if it is too late."""
@@ -360,6 +367,12 @@ class SupervisorLife:
         except RuntimeError:  # the system has no thread left to give
             stop.run()
 
+    def _join_stopper(self) -> None:
+        """Wait for the thread that has carried out the last stop, which is all but gone."""
+        stopper = self._stopper
+        if stopper is not None and stopper is not threading.current_thread():
+            stopper.join(1.0)
+
     def _parts(self) -> Parts:
         return Parts(
             title=self._title,
@@ -379,6 +392,7 @@ class SupervisorLife:
         with self._lock:
             self._asleep = [aloop for aloop in stop.aloops if aloop is not self._aloops.own]
             self._last_report = stop.report
+            self._stopper = threading.current_thread()
             self._stop = None
         self._ended.set()
         process.stir()
@@ -442,7 +456,7 @@ class SupervisorLife:
         """Become a stopped supervisor: threads and loops stayed in the parent."""
         self._lock = threading.RLock()
         self._active = False
-        self._stop = self._starter = None
+        self._stop = self._stopper = self._starter = None
         self._stop_after_start = False
         self._ended = Latch()
         self._ended.set()

@@ -1,44 +1,32 @@
 """The lives of workers: what a worker is between one start and the end of its last run.
 
 `Life` is what all have in common. `SerialLife` is that of workers whose runs come one
-after another because something fell due; how a run is made is left to its driver:
-`PoolRuns` hand it to a pool, `LoopRuns` make it on an asyncio loop.
+after another because something fell due; how a run is made is left to its driver, see
+`neotasker.runs`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
-from queue import Full
-from threading import get_ident
 from typing import Any, Protocol
 
-from .errors import SupervisorNotStarted
 from .host import Host
-from .priority import TASK_NORMAL, lane_of
+from .loopclock import Timing
 
 __all__ = [
     "Call",
     "Life",
-    "LoopRuns",
-    "PoolRuns",
     "Runs",
+    "RunsFactory",
     "SerialLife",
     "Tally",
-    "hand_over",
-    "is_own_cancellation",
-    "timed",
 ]
 
 logger = logging.getLogger("neotasker")
-
-_RETRY = 1.0  # seconds until a run that the pool would not take is handed to it again
 
 
 class Tally:
@@ -305,17 +293,23 @@ class Runs(Protocol):
     task: Any
     """The latest run, for those who want to look."""
 
+    clock: Timing
+    """Where timers are set whose callbacks may call `enter_due`."""
+
     def begin(self) -> None:
         """Be ready for runs."""
 
     def enter(self) -> None:
         """Have a run begin soon, one that was claimed: from any thread."""
 
+    def enter_due(self) -> None:
+        """Do the same in the callback of a timer of `clock`."""
+
+    def enter_taken(self) -> None:
+        """Have a run begin there for which nothing but idle was taken yet."""
+
     def conclude(self) -> None:
         """End the life, which is closed, and no run is on: from any thread."""
-
-    def timer(self, callback: Callable[[], object]) -> tuple[Callable[..., object], ...]:
-        """Return what a timer is to call to have *callback* called where runs begin."""
 
     def inside(self) -> bool:
         """Return whether the caller is in a run."""
@@ -330,28 +324,40 @@ class SerialLife(Life):
     Guarantees: never two runs at once. Who finds the worker busy leaves word of what is
     due, and the run that is on sees to it when it ends.
 
-    Two tokens, in deques, keep that without a lock, since a deque's operations are atomic
-    and ordered. ``idle`` holds one while no run is on or claimed; who takes it has claimed
+    Two tokens, in sets, keep that without a lock, since a set's operations are atomic and
+    ordered. ``idle`` holds one while no run is on or claimed; who takes it has claimed
     a run. ``queued`` holds one from then on until the run begins; who takes it begins the
     run, or makes it void. Word is left before ``idle`` is looked at, and looked for after
     the token was put back, so one of the two sees the other. ``pending`` is such a word:
     a run is wanted that begins from now on.
     """
 
-    __slots__ = ("driver", "enter", "idle", "late", "owed", "pending", "queued")
+    __slots__ = (
+        "driver",
+        "enter",
+        "enter_due",
+        "enter_taken",
+        "idle",
+        "late",
+        "owed",
+        "pending",
+        "queued",
+    )
 
     paces = False
     """Whether runs are followed by something: `after_run`."""
 
     def __init__(self, worker: Owner, host: Host, call: Call, make_runs: RunsFactory) -> None:
         super().__init__(worker, host, call)
-        self.idle: deque[None] = deque((None,))
-        self.queued: deque[None] = deque()
-        self.pending: deque[None] = deque(maxlen=1)
+        self.idle: set[None] = {None}
+        self.queued: set[None] = set()
+        self.pending: set[None] = set()
         self.owed = 0  # runs that fell due during a run and are to be made up for
         self.late = False  # something fell due and did not begin at once
         self.driver: Runs = make_runs(self)
         self.enter = self.driver.enter
+        self.enter_due = self.driver.enter_due
+        self.enter_taken = self.driver.enter_taken
 
     # For the kinds to fill in.
 
@@ -375,7 +381,7 @@ class SerialLife(Life):
 
     def want(self) -> bool:
         """Leave word that a run is wanted; return False if nobody would see it now."""
-        self.pending.append(None)
+        self.pending.add(None)
         if not self.begun:
             with self.lock:  # `begin` looks at what is pending after that
                 return self.begun
@@ -385,9 +391,9 @@ class SerialLife(Life):
         """Claim a run, to be entered; return False if one is on its way or on."""
         try:
             self.idle.pop()
-        except IndexError:
+        except KeyError:
             return False
-        self.queued.append(None)
+        self.queued.add(None)
         return True
 
     def settle(self) -> None:
@@ -395,30 +401,30 @@ class SerialLife(Life):
         while True:
             try:
                 self.idle.pop()
-            except IndexError:
+            except KeyError:
                 return  # who has taken it sees to it
             if not self.open:
                 self.driver.conclude()
                 return
             due = self._next()
             if due is not None:
-                self.queued.append(None)
+                self.queued.add(None)
                 self.enter_at(due)
                 return
-            self.idle.append(None)
+            self.idle.add(None)
             if self.open and not self._wants_more():
                 return
 
     def enter_at(self, due: float) -> None:
-        """Enter the claimed run when it is due: seconds of the ticker's clock."""
-        ticker = self.host.ticker
-        if due and due > ticker.now():
-            ticker.call_at(due, *self.driver.timer(self._on_due))
+        """Enter the claimed run when it is due: seconds of the driver's clock."""
+        clock = self.driver.clock
+        if due and due > clock.now():
+            clock.call_at(due, self._on_due)
         else:
             self.enter()
 
     def _on_due(self) -> None:
-        self.enter()
+        self.enter_due()
 
     # Life.
 
@@ -440,7 +446,7 @@ class SerialLife(Life):
         for tokens in (self.idle, self.queued):
             try:
                 tokens.pop()
-            except IndexError:
+            except KeyError:
                 continue
             return True
         return False
@@ -466,387 +472,4 @@ class SerialLife(Life):
 
 
 RunsFactory = Callable[[Any], Runs]
-
-
-def hand_over(
-    executor: Executor, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """Submit to an executor; to a pool of ours without waiting for room in its queue.
-
-    The tick, and whoever triggers, must not be blocked, and there is only one run per
-    worker to wait for its turn.
-    """
-    pool = getattr(executor, "pool", executor)
-    crew = getattr(pool, "_crew", None)
-    if crew is None:
-        return executor.submit(fn, *args, **kwargs)
-    lane = lane_of(getattr(executor, "priority", TASK_NORMAL))
-    task = crew.dispatcher.make(fn, args, kwargs, lane)
-    crew.dispatcher.enqueue(task)
-    return task
-
-
-class _Pool:
-    """An executor in the place of a host's pool."""
-
-    queue_size = None
-
-    def __init__(self, executor: Executor) -> None:
-        self.executor = executor
-
-
-class PoolRuns:
-    """Makes the runs of a life in a pool: the host's, or an executor of the user's.
-
-    An executor that is no thread pool gets the bare target, without ``_worker``: it may
-    send it to another process, where neither would arrive.
-
-    A run that the pool would not take while the host is active is handed to it again
-    after a second, with a line in the log.
-    """
-
-    __slots__ = (
-        "_begin_token",
-        "_checks",
-        "_end_token",
-        "_pool",
-        "_run",
-        "_submit_turn",
-        "_turn",
-        "life",
-        "task",
-        "thread",
-    )
-
-    def __init__(self, executor: Executor | None, life: SerialLife) -> None:
-        self.life = life
-        self.task: Any = None
-        self.thread = 0  # that of the run
-        self._pool = life.host.thread_pool if executor is None else _Pool(executor)
-        # Bound once, as this is what each fire of an interval worker goes through.
-        self._begin_token = life.queued.pop
-        self._end_token = life.idle.append
-        self._turn = self.turn
-        call = life.call
-        self._checks = call.checks_result
-        self._submit_turn = life.host.lane(call.priority).submit
-        self._run: Callable[[], Any] = call.bound
-        if len(call.context):
-            self._run = lambda: call.context.run(call.bound)
-
-    def begin(self) -> None:
-        """Be ready: nothing is needed."""
-
-    def enter(self) -> None:
-        """Hand a run to the pool."""
-        pool = self._pool
-        if pool.executor is None and pool.queue_size is None:
-            try:
-                self.task = self._submit_turn(self._turn)
-                return
-            except RuntimeError:  # but runs may be let in until all workers have stopped
-                pass
-        self._enter_slowly()
-
-    def _enter_slowly(self) -> None:
-        executor = self._pool.executor
-        try:
-            if executor is None or isinstance(executor, ThreadPoolExecutor):
-                self.task = self._submit(self._turn, {})
-            elif self._takes_off():
-                self._send()
-        except (RuntimeError, Full) as exc:  # it takes nothing now, or has no thread
-            life = self.life
-            if life.open and life.host.active:
-                logger.error("worker %s: its run was refused: %s", life.worker._name, exc)
-                life.host.ticker.call_later(_RETRY, self.enter)
-
-    def _submit(self, fn: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
-        if isinstance(self._pool, _Pool):
-            return hand_over(self._pool.executor, fn, (), kwargs)
-        return self.life.host.enqueue(fn, (), kwargs, self.life.call.priority)
-
-    def turn(self) -> None:
-        """Run the target: in a thread of the pool."""
-        life = self.life
-        try:
-            self._begin_token()
-        except IndexError:
-            return  # void
-        if life.open:
-            if life.pending or life.late:
-                life.on_run()
-            life.tally.runs += 1
-            self.thread = get_ident()
-            try:
-                result = self._run()
-            except BaseException:
-                life.failed()
-            else:
-                if result is False or self._checks:
-                    life.returned(result)
-            self.thread = 0
-            if life.paces:
-                life.after_run()
-        self._end_token(None)
-        if life.owed or life.pending or not life.open:
-            life.settle()
-
-    # The same in two parts, where the run is elsewhere.
-
-    def _takes_off(self) -> bool:
-        """Begin the run; return False if it is void."""
-        life = self.life
-        try:
-            self._begin_token()
-        except IndexError:
-            return False
-        if not life.open:
-            self._land()
-            return False
-        if life.pending or life.late:
-            life.on_run()
-        life.tally.runs += 1
-        return True
-
-    def _land(self) -> None:
-        """End the run."""
-        life = self.life
-        if life.paces:
-            life.after_run()
-        self._end_token(None)
-        if life.owed or life.pending or not life.open:
-            life.settle()
-
-    def _send(self) -> None:
-        call = self.life.call
-        try:
-            self.task = self._submit(call.run, call.kwargs_elsewhere)
-        except BaseException:
-            self.life.tally.runs -= 1
-            self.life.queued.append(None)
-            raise
-        self.task.add_done_callback(self._came_back)
-
-    def _came_back(self, task: Future[Any]) -> None:
-        if not task.cancelled():
-            try:
-                result = task.result()
-            except BaseException:
-                self.life.failed()
-            else:
-                self.life.returned(result)
-        self._land()
-
-    def conclude(self) -> None:
-        """End the life."""
-        self.life.end()
-
-    def timer(self, callback: Callable[[], object]) -> tuple[Callable[..., object], ...]:
-        """Return *callback*: the tick may call it."""
-        return (callback,)
-
-    def inside(self) -> bool:
-        """Return whether the caller is the run."""
-        return self.thread == get_ident()
-
-    async def serve(self) -> None:
-        """Do nothing: there is no task."""
-
-
-class LoopRuns:
-    """Makes the runs of a life in one asyncio task.
-
-    The task sleeps on a future between runs; `enter` wakes it from any thread, at one
-    wake-up of the loop per burst. Fields below ``waiter`` belong to the loop's thread.
-    """
-
-    __slots__ = ("life", "loop", "main", "port", "post", "task", "thread", "waiter", "woken")
-
-    def __init__(self, port: Any, main: Callable[[Any], Any], life: Life) -> None:
-        """Make a driver.
-
-        Parameters:
-            port: the way into the loop: an aloop, or a ``ForeignLoop``.
-            main: makes the coroutine of the task, which calls `serve`.
-            life: whose runs they are.
-        """
-        self.life = life
-        self.port = port
-        self.loop: asyncio.AbstractEventLoop = port.get_loop()
-        self.post = port._gate.post
-        self.main = main
-        self.task: Any = None
-        self.thread = 0
-        self.waiter: asyncio.Future[None] | None = None
-        self.woken = False
-
-    def begin(self) -> None:
-        """Make the task.
-
-        Raises:
-            AloopError: the loop does not run.
-        """
-        self.port.call_soon(self._start)
-
-    def _start(self) -> None:
-        life = self.life
-        if not life.over:
-            make = partial(self.port.create_task, self.main(life), name=life.worker._name)
-            life.call.context.run(make).add_done_callback(self._on_task_done)
-
-    def _on_task_done(self, task: asyncio.Task[Any]) -> None:
-        life: Any = self.life
-        if not life.over:  # it was cancelled before its first step
-            life.finish()
-
-    def attach(self) -> bool:
-        """Take the task that runs as the one to wake; return False if the life is over."""
-        with self.life.lock:
-            self.task = asyncio.current_task()
-            self.thread = get_ident()
-            return not self.life.over
-
-    def enter(self) -> None:
-        """Wake the task."""
-        if get_ident() == self.thread:
-            self._wake()
-        else:
-            self.post(self._wake)
-
-    def _wake(self) -> None:
-        waiter = self.waiter
-        if waiter is None:
-            self.woken = True
-        elif not waiter.done():
-            waiter.set_result(None)
-
-    async def sleep(self) -> None:
-        """Wait until woken."""
-        if self.woken:
-            self.woken = False
-            return
-        waiter = self.waiter = self.loop.create_future()
-        try:
-            await waiter
-        finally:
-            self.waiter = None
-
-    async def serve(self) -> None:
-        """Run the target as it falls due, until the life is closed."""
-        life: Any = self.life
-        run, timeout, tally = life.call.bound, life.call.timeout, life.tally
-        create_future, queued, idle, pending = (
-            self.loop.create_future,
-            life.queued,
-            life.idle,
-            life.pending,
-        )
-        while True:
-            if self.woken:
-                self.woken = False
-                await asyncio.sleep(0)  # due again at once: others have a turn
-            elif life.open:
-                waiter = self.waiter = create_future()
-                try:
-                    await waiter
-                finally:
-                    self.waiter = None
-            else:
-                return
-            try:
-                queued.pop()
-            except IndexError:
-                continue
-            if life.open:
-                if pending or life.late:
-                    life.on_run()
-                tally.runs += 1
-                try:
-                    if timeout is None:
-                        result = await run()
-                    else:
-                        result = await timed(run(), timeout, life.host, self.post)
-                except GeneratorExit:
-                    raise
-                except BaseException as exc:
-                    if is_own_cancellation(exc):
-                        raise
-                    life.failed()
-                else:
-                    if result is False:
-                        life.returned(result)
-                if life.paces:
-                    life.after_run()
-            idle.append(None)
-            if life.owed or pending or not life.open:
-                life.settle()
-
-    def is_loose(self) -> bool:
-        """Return whether there is no task yet, or it cannot get on."""
-        return self.task is None or not self.loop.is_running()
-
-    def conclude(self) -> None:
-        """Let the task end, and with it the life; end the life if there is no task."""
-        with self.life.lock:
-            loose = self.is_loose()
-        if loose:
-            self.life.end()
-        else:
-            self.enter()
-
-    def timer(self, callback: Callable[[], object]) -> tuple[Callable[..., object], ...]:
-        """Return a call that the tick makes to have *callback* called in the loop."""
-        return (self.post, callback)
-
-    def inside(self) -> bool:
-        """Return whether waiting would keep the loop from getting on, or it rests anyway."""
-        try:
-            return asyncio.get_running_loop() is self.loop
-        except RuntimeError:
-            return not self.loop.is_running()
-
-
-def is_own_cancellation(exc: BaseException) -> bool:
-    """Return whether *exc* cancels the task that runs, and not something that it awaits."""
-    if not isinstance(exc, asyncio.CancelledError):
-        return False
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-async def timed(
-    coro: Any, timeout: float, host: Host, post: Callable[[Callable[[], object]], object]
-) -> Any:
-    """Await *coro* for at most *timeout* seconds of the ticker's clock.
-
-    Raises:
-        TimeoutError: it took longer, and was cancelled.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    expired = False
-    done = False
-
-    def expire() -> None:
-        nonlocal expired
-        if not done:
-            expired = True
-            task.cancel()
-
-    timer = host.ticker.call_later(timeout, post, expire)
-    try:
-        return await coro
-    except asyncio.CancelledError:
-        if expired:
-            expired = False
-            if task.uncancel() == 0:
-                raise TimeoutError(
-                    f"the run took longer than its timeout of {timeout:g} s"
-                ) from None
-        raise
-    finally:
-        done = True
-        timer.cancel()
-        if expired:  # it has ended in spite of that
-            task.uncancel()
+"""Makes the driver of a life."""

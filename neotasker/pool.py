@@ -1,7 +1,7 @@
 """The pool: threads behind four lanes, in the shape of the standard's executor.
 
-`TaskPool` owns the threads, `Lane` is a view of one priority, `ExecutorPool` puts
-the lanes and reserves before somebody else's executor. The rule of who may start
+`TaskPool` has the threads of a crew, `Lane` is a view of one priority, `ExecutorPool`
+puts the lanes and reserves before somebody else's executor. The rule of who may start
 is the dispatcher's, in the core.
 """
 
@@ -12,21 +12,17 @@ import logging
 import os
 import queue
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import (
-    BrokenExecutor,
-    CancelledError,
     Executor,
-    Future,
     ThreadPoolExecutor,
 )
-from concurrent.futures.thread import BrokenThreadPool
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from ._accel import Dispatcher, Submitter
+from .crew import Crew
+from .launcher import Launcher
 from .priority import TASK_NORMAL, UNLIMITED, PoolSizes, Priority, default_width, lane_of
 from .task import Task
 
@@ -40,163 +36,13 @@ WhenFull = Literal["block", "raise", "run"]
 logger = logging.getLogger("neotasker")
 
 _AFTER_SHUTDOWN = "cannot schedule new futures after shutdown"
-_AFTER_INTERPRETER = "cannot schedule new futures after interpreter shutdown"
 _NORMAL_LANE = lane_of(TASK_NORMAL)
 
 _pool_number = itertools.count().__next__
-_crews: weakref.WeakSet[_Crew] = weakref.WeakSet()
 
 
 def _refuse_after_shutdown() -> Exception:
     return RuntimeError(_AFTER_SHUTDOWN)
-
-
-def _refuse_to_main_thread() -> Exception | None:
-    # The main thread has ended once this is asked: what it runs still are exit
-    # handlers, after which nothing is waited for. Threads that live on are, so
-    # their tasks are taken, where the standard pool turns them away.
-    if threading.current_thread() is threading.main_thread():
-        return RuntimeError(_AFTER_INTERPRETER)
-    return None
-
-
-def _on_main_thread_end() -> None:
-    """Let every pool's threads go once its work is done, so that the process can end."""
-    for crew in list(_crews):
-        crew.dispatcher.end_with_interpreter(_refuse_to_main_thread)
-
-
-def _after_fork_in_child() -> None:
-    """Free the child of threads and tasks that only the parent has."""
-    for crew in list(_crews):
-        crew.abandon()
-        waiting, running = crew.dispatcher.abandon()
-        for task in waiting:
-            task.cancel()
-        for task in running:
-            task.set_exception(BrokenExecutor("the task runs in the parent of this process"))
-
-
-# The one hook that runs when the main thread is done and before the others are
-# joined; `atexit` comes too late for that. The standard's executors use it too.
-threading._register_atexit(_on_main_thread_end)  # type: ignore[attr-defined]
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-class _ThreadSet(set[threading.Thread]):
-    """A set of threads that may be iterated while threads start and end."""
-
-    def __iter__(self) -> Iterator[threading.Thread]:
-        return iter(list(frozenset(self)))
-
-
-class _Crew:
-    """The threads of one pool: their names, their initializer, and who is alive.
-
-    Guarantees: `threads` holds a thread from before it starts until it has nothing
-    more to run; `join` waits also for those that have just left it.
-
-    Assumes: `hire` is called by the dispatcher alone, outside its lock.
-
-    The lock protects `threads`, the numbers in use and the list of those that left.
-    It holds no reference to the pool, so that a pool that nobody holds can go.
-    """
-
-    def __init__(
-        self,
-        prefix: str,
-        initializer: Callable[..., None] | None,
-        initargs: tuple[Any, ...],
-    ) -> None:
-        self.prefix = prefix
-        self.initializer = initializer
-        self.initargs = initargs
-        self.daemon = False
-        self.broken: str | Literal[False] = False
-        self.threads = _ThreadSet()
-        self.dispatcher: Dispatcher = Dispatcher(Task, self.hire)
-        self._lock = threading.Lock()
-        self._numbers: set[int] = set()
-        self._left: list[threading.Thread] = []
-
-    def hire(self) -> None:
-        """Start one more thread."""
-        with self._lock:
-            number = next(n for n in itertools.count() if n not in self._numbers)
-            self._numbers.add(number)
-            self._left = [thread for thread in self._left if thread.is_alive()]
-            thread = threading.Thread(
-                target=self._live,
-                args=(number,),
-                name=f"{self.prefix}_{number}",
-                daemon=self.daemon,
-            )
-            self.threads.add(thread)
-        try:
-            thread.start()
-        except BaseException:
-            with self._lock:
-                self.threads.discard(thread)
-                self._numbers.discard(number)
-            raise
-
-    def _live(self, number: int) -> None:
-        try:
-            if self.initializer is not None and not self._initialize():
-                return
-            self.dispatcher.work()
-        finally:
-            thread = threading.current_thread()
-            with self._lock:
-                self.threads.discard(thread)
-                self._numbers.discard(number)
-                self._left.append(thread)
-
-    def _initialize(self) -> bool:
-        assert self.initializer is not None
-        try:
-            self.initializer(*self.initargs)
-        except BaseException:
-            logging.getLogger("concurrent.futures").critical(
-                "Exception in initializer:", exc_info=True
-            )
-            self.broken = "A thread initializer failed, the thread pool is not usable anymore"
-            reason = self.broken
-            self.dispatcher.close(lambda: BrokenThreadPool(reason))
-            self.dispatcher.lose_thread()
-            self.dispatcher.leave()
-            for task in self.dispatcher.take_waiting():
-                task.set_exception(BrokenThreadPool(reason))
-            return False
-        return True
-
-    def join(self, deadline: float | None = None) -> list[threading.Thread]:
-        """Wait for all threads but this one, until *deadline* (monotonic seconds) if given.
-
-        Returns:
-            Those that are still alive.
-        """
-        me = threading.current_thread()
-        while True:
-            with self._lock:
-                alive = [t for t in (*frozenset(self.threads), *self._left) if t is not me]
-                self._left = [t for t in self._left if t.is_alive()]
-            alive = [t for t in alive if t.is_alive()]
-            if not alive:
-                return []
-            for thread in alive:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    return [t for t in alive if t.is_alive()]
-                thread.join(left)
-
-    def abandon(self) -> None:
-        """Forget all threads: in a forked child, which has none of them."""
-        self._lock = threading.Lock()
-        self.threads.clear()
-        self._numbers.clear()
-        self._left.clear()
 
 
 class _WaitingWork:
@@ -249,38 +95,6 @@ class _WorkItem:
     def run(self) -> None:
         """Run the task in this thread."""
         self.future._run()
-
-
-class _Launcher:
-    """Hands tasks to a foreign executor and brings their results back.
-
-    Guarantees: each task that it is called with ends, and gives its place back to
-    the dispatcher once.
-    """
-
-    def __init__(self, executor: Executor, dispatcher: Dispatcher) -> None:
-        self.executor = executor
-        self._dispatcher = dispatcher
-        self._carries_context = isinstance(executor, ThreadPoolExecutor)
-
-    def __call__(self, task: Task[Any]) -> None:
-        if not task._begin():
-            self._dispatcher.release(task)
-            return
-        fn, args, kwargs, context = task._get_call()
-        # A context cannot travel to another process.
-        call = (context.run, fn, *args) if self._carries_context else (fn, *args)
-        inner = self.executor.submit(*call, **(kwargs or {}))
-        inner.add_done_callback(partial(self._finished, task))
-
-    def _finished(self, task: Task[Any], inner: Future[Any]) -> None:
-        if inner.cancelled():
-            task._end(True, CancelledError())
-        elif (error := inner.exception()) is not None:
-            task._end(True, error)
-        else:
-            task._end(False, inner.result())
-        self._dispatcher.release(task)
 
 
 class Lane(Submitter, ThreadPoolExecutor):
@@ -380,7 +194,7 @@ class TaskPool(Submitter, ThreadPoolExecutor):
             cpu_count = getattr(os, "process_cpu_count", os.cpu_count)
             max_workers = min(32, (cpu_count() or 1) + 4)
         prefix = thread_name_prefix or f"ThreadPoolExecutor-{_pool_number()}"
-        crew = _Crew(prefix, initializer, initargs)
+        crew = Crew(prefix, initializer, initargs)
         super().__init__(crew.dispatcher, _NORMAL_LANE)
         self._crew = crew
         self._threads = crew.threads
@@ -400,7 +214,6 @@ class TaskPool(Submitter, ThreadPoolExecutor):
             when_full=when_full,
             idle_timeout=idle_timeout,
         )
-        _crews.add(crew)
         weakref.finalize(self, _abandoned, crew.dispatcher).atexit = False
 
     def resize(
@@ -475,7 +288,7 @@ class TaskPool(Submitter, ThreadPoolExecutor):
             raise ValueError(f"{self!r} cannot be its own executor")
         self.executor = executor
         dispatcher = self._crew.dispatcher
-        dispatcher.set_launcher(None if executor is None else _Launcher(executor, dispatcher))
+        dispatcher.set_launcher(None if executor is None else Launcher(executor, dispatcher))
 
     def lane(self, priority: int) -> Lane:
         """Return a view of the lane of *priority*.

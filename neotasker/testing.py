@@ -137,7 +137,7 @@ class VirtualClock:
         """Return the clock's seconds since the epoch."""
         return self._epoch + self._now
 
-    def datetime(self, tz: datetime.tzinfo = datetime.timezone.utc) -> datetime.datetime:
+    def datetime(self, tz: datetime.tzinfo = datetime.UTC) -> datetime.datetime:
         """Return the clock's date and time."""
         return datetime.datetime.fromtimestamp(self.time(), tz)
 
@@ -272,7 +272,7 @@ class VirtualClock:
         return True
 
     def _loops_quiet(self, give_up: float) -> bool:
-        """Wait for the loops; return whether they were quiet before, and no task began since."""
+        """Wait for the loops; return whether they were quiet already and no task began."""
         with self._changed:
             before = self._quiet()
             if not before:

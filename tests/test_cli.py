@@ -97,11 +97,14 @@ WORKERS = """
 
 
 def test_every_worker_of_the_file_runs_for_that_long(run):
-    program = WORKERS + """
+    program = (
+        WORKERS
+        + """
     def after_stop(report):
         assert report.clean
         print("counts", min(counts.values()) > 5, counts["interval"] - counts["queue"])
     """
+    )
     began = time.monotonic()
     ended = run("run", "program.py", "--for", "0.5", program=program)
     assert time.monotonic() - began >= 0.5
@@ -172,7 +175,8 @@ def test_the_file_finds_its_neighbours_and_its_tasks_pickle(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pool", "sizes"), [("20", "20 0 0"), ("20+5", "20 5 0"), ("20+5+3", "20 5 3"), ("0", "0 0 0")]
+    ("pool", "sizes"),
+    [("20", "20 0 0"), ("20+5", "20 5 0"), ("20+5+3", "20 5 3"), ("0", "0 0 0")],
 )
 def test_pool_sets_size_and_reserves(run, pool, sizes):
     ended = run(

@@ -359,28 +359,32 @@ def test_a_cycle_through_a_task_is_collected(pool, link):
     class Node:
         task = None
 
-    node = Node()
-    error = ValueError("in a cycle")
+    def make():
+        node = Node()
+        error = ValueError("in a cycle")
+        error.task = node
 
-    def target():
-        if link == "exception":
-            error.task = node
-            raise error
-        return node if link == "result" else 5
+        def target():
+            if link == "exception":
+                raise error
+            return node if link == "result" else 5
 
-    task = pool.submit(target)
-    futures.wait([task])
-    node.task = task
-    if link == "attribute":
-        task.extra = node
-    else:
+        node.task = task = pool.submit(target)
+        futures.wait([task])
+        if link == "attribute":
+            task.extra = node
         assert task._get_snapshot()[0]
-    del task, target, error
+        return weakref.ref(node)
+
+    ref = make()
+
+    def collected():
+        gc.collect()
+        return ref() is None
+
+    # The pool thread lets go of the task when it looks for the next one.
     pool.submit(int).result()
-    ref = weakref.ref(node)
-    del node
-    gc.collect()
-    assert ref() is None
+    assert wait_until(collected)
 
 
 def test_base_exceptions_of_targets_end_the_task_and_not_the_thread(pool):

@@ -173,6 +173,24 @@ def test_resizing_down_lets_surplus_threads_go_and_up_starts_what_waits(nt, floo
         flood.release()
 
 
+def test_tasks_written_in_c_let_other_threads_run(nt):
+    with nt.TaskPool(1) as pool:
+        stop = threading.Event()
+        lane = pool.lane(nt.TASK_LOW)
+
+        def refill(task):
+            if not stop.is_set():
+                lane.submit(int).add_done_callback(refill)
+
+        for _ in range(100):
+            lane.submit(int).add_done_callback(refill)
+        began = time.monotonic()
+        for _ in range(20):
+            threading.Event().wait(0.001)
+        assert time.monotonic() - began < 10
+        stop.set()
+
+
 def test_ten_threads_submit_while_another_resizes(nt):
     each = 20_000 if nt.COMPILED else 2_000
     done: list[int] = []

@@ -6,7 +6,9 @@ import asyncio
 import contextvars
 import functools
 import logging
+import os
 import pickle
+import signal
 import threading
 import uuid
 from concurrent import futures
@@ -157,14 +159,31 @@ def test_block_wakes_when_the_supervisor_stops(nt):
     thread.join()
 
 
-def test_blocking_on_a_socket_wakes_as_well(nt):
-    """How `block` waits in the main thread where locks cannot be interrupted."""
-    latch = nt.latch.Latch()
-    assert latch._wait_by_socket(0.01) is False
-    threading.Timer(0.02, latch.set).start()
-    assert latch._wait_by_socket(10) is True
-    assert latch._wait_by_socket(10) is True
-    wait_until(lambda: threading.active_count() == 1)
+def test_block_in_the_main_thread_wakes_too(nt):
+    supervisor = nt.TaskSupervisor("test")
+    supervisor.start()
+    assert supervisor.block(timeout=0.01) is False
+    stopper = threading.Timer(0.02, supervisor.stop)
+    stopper.start()
+    assert supervisor.block(timeout=10) is True
+    stopper.join()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs POSIX signals")
+def test_block_hands_signals_on_to_a_loop_in_the_main_thread(nt):
+    supervisor = nt.TaskSupervisor("test")
+
+    async def main():
+        got = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, got.set)
+        supervisor.start()
+        threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        supervisor.block(timeout=0.1)
+        supervisor.stop()
+        await asyncio.wait_for(got.wait(), 10)
+
+    asyncio.run(main())
+    assert not supervisor.active
 
 
 # What it refuses.
@@ -537,5 +556,4 @@ def test_a_supervisor_that_nobody_holds_goes(nt):
     supervisor.stop()
     gone = weakref.ref(supervisor)
     del supervisor
-    gc.collect()
-    assert gone() is None
+    assert wait_until(lambda: gc.collect() >= 0 and gone() is None)

@@ -245,6 +245,16 @@ def test_stop_ends_the_run_and_reset_allows_another(nt):
         ticker.reset()
 
 
+def test_a_saturated_tick_lets_other_threads_run(nt, running):
+    for _ in range(100):
+        running.call_every(1e-6, int, missed="burst")
+    began = time.monotonic()
+    for _ in range(20):
+        threading.Event().wait(0.001)
+    assert time.monotonic() - began < 10
+    assert running.clear() == 100
+
+
 def test_a_million_timers_half_cancelled_fire_once_each_in_order(nt, hand):
     total = 1_000_000 if nt.COMPILED else 50_000
     ticker = nt._accel.TickerCore(hand)
@@ -339,3 +349,16 @@ def test_one_hundred_thousand_timers_all_fire_and_none_early(nt):
     thread.join()
     assert ticker.fires == total
     assert early == []
+
+
+def test_a_timer_of_the_past_rouses_nobody_who_is_awake(nt, hand):
+    # A wake-up that nobody waits for would be there for whoever sleeps on that lock next.
+    for _ in range(100):
+        ticker = nt._accel.TickerCore(hand)
+        ticker.call_at(-5, int)
+        assert ticker.tick() == 1
+        del ticker
+    with nt.TaskPool(4) as pool:
+        for _ in range(100):
+            assert pool.submit(pow, 2, 5).result(10) == 32
+        wait_until(lambda: pool._crew.dispatcher.idle == len(pool._threads))

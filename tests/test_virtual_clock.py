@@ -38,7 +38,7 @@ def test_the_clock_stands_still_until_it_is_turned(clock):
 def test_the_clock_knows_the_date(nt):
     from neotasker.testing import VirtualClock
 
-    start = datetime.datetime(2026, 3, 29, 0, 59, tzinfo=datetime.timezone.utc)
+    start = datetime.datetime(2026, 3, 29, 0, 59, tzinfo=datetime.UTC)
     clock = VirtualClock(start)
     assert clock.datetime() == start
     clock.advance(60)
@@ -103,7 +103,7 @@ def test_asyncio_timeouts_go_by_the_clock(supervisor, clock):
     async def impatient():
         try:
             await asyncio.wait_for(asyncio.Event().wait(), 3600)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return clock.monotonic()
 
     future = supervisor.get_aloop().spawn_coroutine_threadsafe(impatient())
@@ -197,7 +197,7 @@ def test_a_loop_that_cannot_be_turned_is_refused(nt, supervisor):
 def test_a_virtual_day_is_the_same_three_times(nt):
     from neotasker.testing import VirtualClock
 
-    start = datetime.datetime(2026, 6, 1, tzinfo=datetime.timezone.utc)
+    start = datetime.datetime(2026, 6, 1, tzinfo=datetime.UTC)
     hours = 24 if nt.COMPILED else 4
 
     def day():

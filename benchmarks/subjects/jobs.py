@@ -32,7 +32,7 @@ def our_cost(jobs: int, seconds: float, spread: float) -> float:
 
     with supervisor() as host:
         scheduler = host.create_async_job_scheduler("measured")
-        first = time.monotonic() + 0.2 + jobs * 0.001
+        first = time.monotonic() + 0.2 + jobs * 0.0005
         made = []
         for number in range(jobs):
             timer = first + number * spread / jobs - time.monotonic()
@@ -71,7 +71,7 @@ def aiosched_cost(jobs: int, seconds: float, spread: float) -> float:
     thread.start()
     try:
         asyncio.run_coroutine_threadsafe(start(), loop).result()
-        first = time.monotonic() + 0.2 + jobs * 0.001
+        first = time.monotonic() + 0.2 + jobs * 0.0005
         asyncio.run_coroutine_threadsafe(create(first), loop).result()
         time.sleep(max(0.0, first + 2.5 * INTERVAL - time.monotonic()))
         cost = fires.cost(seconds)

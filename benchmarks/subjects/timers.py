@@ -93,7 +93,7 @@ def _samples(run: Run) -> tuple[Pair, Pair]:
 
     sides = side(ours, kept[0]), side(peer, kept[1])
     size = run.size(MANY, 10_000)
-    seconds = run.alternate(*sides, size, rounds=3, budget=15, warm_up=False)
+    seconds = run.alternate(*sides, size, rounds=3, budget=10, warm_up=False)
     return seconds, Pair(Sample(tuple(kept[0])), Sample(tuple(kept[1])))
 
 

@@ -71,10 +71,3 @@ def background_worker(fn: Callable[..., Any] | None = None, /, **kwargs: Any) ->
         return kind(name, target, **others)
 
     return decorate if fn is None else decorate(fn)
-
-
-def _default_host_is(host: Callable[[], Any]) -> None:
-    """Set what returns the supervisor of workers that are given none."""
-    from . import base
-
-    base.default_host = host

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from ..aloop import ForeignLoop, LoopPort
 from ..errors import AloopError, NeotaskerError, WorkerNotStarted
 from ..host import Host
-from ..lives import Call, Life, LoopRuns, PoolRuns, RunsFactory, Tally
+from ..lives import Call, Life, RunsFactory, Tally
 from ..priority import TASK_NORMAL, lane_of
+from ..runs import LoopRuns, PoolRuns
 
 __all__ = ["Worker", "seconds"]
 

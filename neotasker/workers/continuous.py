@@ -202,7 +202,7 @@ class AgainLife(SerialLife, _Restarting):
         if pause is None:
             self.restarts.succeeded()
             pause = self._delay
-        return self.host.ticker.now() + pause if pause else 0.0
+        return self.driver.clock.now() + pause if pause else 0.0
 
     def failed(self) -> None:
         """Report the exception that is being handled, and pause."""

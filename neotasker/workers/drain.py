@@ -18,7 +18,8 @@ from typing import Any
 
 from ..errors import QueueFull, WorkerNotStarted
 from ..host import Host
-from ..lives import Call, Life, LoopRuns, hand_over, is_own_cancellation, timed
+from ..lives import Call, Life
+from ..runs import LoopRuns, hand_over, is_own_cancellation, timed
 from .base import running_loop
 from .stores import Fifo, Inbox, Keyed, Store
 
@@ -271,7 +272,7 @@ class QueueLife(Life):
         if self._on_loop:
             assert self.driver is not None
             if self._width == 1:
-                self.driver.enter()
+                self.driver.wake_threadsafe()
             else:
                 self.driver.post(self._spawn)
             return
@@ -359,7 +360,7 @@ class QueueLife(Life):
         if self.driver is None or self._main_done or self.driver.is_loose():
             self.end()
         else:
-            self.driver.enter()
+            self.driver.wake_threadsafe()
 
     def _take(self) -> tuple[Any, Any]:
         """Take what the next run gets, with what `_done` is to be given.
@@ -599,7 +600,7 @@ class QueueLife(Life):
 
     async def _timed(self, item: Any, timeout: float) -> Any:
         assert self.driver is not None
-        return await timed(self.call.bound(item), timeout, self.host, self.driver.post)
+        return await timed(self.call.bound(item), timeout, self.driver.clock)
 
     def finish(self) -> None:
         """End with the worker's task: in the loop."""
@@ -641,7 +642,7 @@ class QueueLife(Life):
         if enter:
             self.enter()
         elif self.driver is not None and self.driver.task is not None:
-            self.driver.enter()
+            self.driver.wake_threadsafe()
 
     def hurry(self) -> None:
         """Drain no more."""

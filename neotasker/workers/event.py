@@ -47,7 +47,7 @@ class EventLife(SerialLife):
         if not self.open:
             return False
         if self._debounce:
-            self._quiet_at = self.host.ticker.now() + self._debounce
+            self._quiet_at = self.driver.clock.now() + self._debounce
         if self.want() and self.claim():
             self.enter_at(self._due())
         return True
@@ -56,16 +56,16 @@ class EventLife(SerialLife):
         return max(self._not_before, self._quiet_at)
 
     def _on_due(self) -> None:
-        if self._debounce and self._quiet_at > self.host.ticker.now():
+        if self._debounce and self._quiet_at > self.driver.clock.now():
             self.enter_at(self._quiet_at)  # triggered again meanwhile
         else:
-            self.enter()
+            self.enter_due()
 
     def on_run(self) -> None:
         """Take the triggers so far as answered."""
         self.pending.clear()
         if self._spacing:
-            self._not_before = self.host.ticker.now() + self._spacing
+            self._not_before = self.driver.clock.now() + self._spacing
 
     def _next(self) -> float | None:
         return self._due() if self.pending else None

@@ -124,24 +124,22 @@ class RateLife(_IntervalLife):
 
     def _make_timer(self, first: float) -> TimerCore:
         # The timer that this one follows may be about to fire: that does no harm.
-        call = (self._fire_later,) if self._jitter else self.driver.timer(self._fire)
-        return self.host.ticker.call_every(
-            self._interval, *call, missed=self._policy, first=first
+        fire = self._fire_later if self._jitter else self._fire
+        return self.driver.clock.call_every(
+            self._interval, fire, missed=self._policy, first=first
         )
 
     def _fire_later(self) -> None:
-        delay = random() * self._jitter
-        self.host.ticker.call_later(delay, *self.driver.timer(self._fire))
+        self.driver.clock.call_later(random() * self._jitter, self._fire)
 
     def _fire(self) -> None:
         """Make a run due: on the tick, or in the loop."""
         try:
             self.idle.pop()
-        except IndexError:
+        except KeyError:
             self._fire_while_busy()
             return
-        self.queued.append(None)
-        self.enter()
+        self.enter_taken()
 
     def _fire_while_busy(self) -> None:
         with self.lock:
@@ -209,13 +207,13 @@ class DelayLife(_IntervalLife):
     def _make_timer(self, first: float) -> TimerCore:
         if self._jitter:
             first += random() * self._jitter
-        return self.host.ticker.call_later(first, *self.driver.timer(self._fire))
+        return self.driver.clock.call_later(first, self._fire)
 
     def _fire(self) -> None:
         """Make a run due, unless this comes from a timer that was replaced."""
         timer = self.timer
         if timer is not None and not timer.active and self.claim():
-            self.enter()
+            self.enter_due()
 
     def _pause(self) -> float:
         worker: Any = self.worker

@@ -12,7 +12,8 @@ from typing import Any
 
 from ..errors import QueueFull, WorkerNotStarted
 from ..host import Host
-from ..lives import Call, LoopRuns, is_own_cancellation
+from ..lives import Call
+from ..runs import LoopRuns, is_own_cancellation
 from .base import running_loop
 from .drain import QueueLife, QueueOptions
 
@@ -289,7 +290,7 @@ class LoopQueueLife(QueueLife):
             self.putting -= 1
             closed = not self.open
         if closed:
-            self._driver().enter()
+            self._driver().wake_threadsafe()
 
     async def _put(self, item: Any) -> None:
         with self.lock:
@@ -409,7 +410,7 @@ class LoopQueueLife(QueueLife):
         finally:
             self._getting = False
         driver = self._driver()
-        self.host.ticker.call_later(_PAUSE, driver.post, driver.enter)
+        self.host.ticker.call_later(_PAUSE, driver.post, driver.wake)
         await driver.sleep()
         raise Empty
 
@@ -503,7 +504,7 @@ class LoopQueueLife(QueueLife):
     def _leave(self) -> bool:
         left = super()._leave()
         if left:
-            self._driver().enter()  # a turn is free
+            self._driver().wake_threadsafe()  # a turn is free
         return left
 
     # Life.
@@ -515,7 +516,7 @@ class LoopQueueLife(QueueLife):
 
     def _halt(self) -> None:
         driver = self._driver()
-        driver.enter()
+        driver.wake()
         if not self.drains:
             for late in list(self._late_puts):
                 late.cancel()

@@ -56,7 +56,7 @@ def test_every_task_is_accounted_for_amid_resizes_cancels_views_and_swaps(nt, sl
                     with numbers_lock:
                         number = next(numbers)
                     mine.append((number, lane.submit(target, number, rng.random() < 0.1)))
-                for number, task in mine:
+                for _, task in mine:
                     if rng.random() < 0.2:
                         task.cancel()
                     elif rng.random() < 0.1:
@@ -118,7 +118,7 @@ def test_every_waiter_gets_the_result_of_its_task(nt, slices):
                 count = 0
                 while time.monotonic() < deadline:
                     number = rng.random()
-                    task = pool.submit(lambda: number)
+                    task = pool.submit(lambda number=number: number)
                     way = rng.randrange(4)
                     if way == 0:
                         assert task.result(60) == number
@@ -173,7 +173,9 @@ def test_every_timer_fires_once_or_was_cancelled(nt, slices):
             for n in range(400):
                 number = base * 400 + n
                 callback = fired.update
-                mine.append((number, ticker.call_later(rng.random() * 0.2, callback, (number,))))
+                mine.append(
+                    (number, ticker.call_later(rng.random() * 0.2, callback, (number,)))
+                )
                 if rng.random() < 0.5:
                     number, timer = mine.pop(rng.randrange(len(mine)))
                     if timer.cancel():
@@ -215,6 +217,6 @@ def test_a_mailbox_hands_over_every_item_once_in_the_order_of_each_sender(nt, sl
     thread.join()
     got.extend(mailbox.close())
     assert mailbox.post("late") is False
-    assert Counter(name for name, _ in got) == {name: 3000 for name in range(6)}
+    assert Counter(name for name, _ in got) == dict.fromkeys(range(6), 3000)
     for name in range(6):
         assert [n for who, n in got if who == name] == list(range(3000))

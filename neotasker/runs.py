@@ -1,0 +1,525 @@
+"""How the runs of a worker are made: in a pool, or in a task of an asyncio loop.
+
+These are the drivers of a ``SerialLife``; they know how to run, and the life knows when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import types
+from asyncio.tasks import _enter_task, _leave_task
+from collections.abc import Callable, Generator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from queue import Full
+from threading import get_ident
+from typing import Any
+
+from .loopclock import Timing, clock_for
+from .priority import TASK_NORMAL, lane_of
+
+__all__ = ["LoopRuns", "PoolRuns", "hand_over", "is_own_cancellation", "timed"]
+
+logger = logging.getLogger("neotasker")
+
+_RETRY = 1.0  # seconds until a run that the pool would not take is handed to it again
+
+
+def hand_over(
+    executor: Executor, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Submit to an executor; to a pool of ours without waiting for room in its queue.
+
+    The tick, and whoever triggers, must not be blocked, and there is only one run per
+    worker to wait for its turn.
+    """
+    pool = getattr(executor, "pool", executor)
+    crew = getattr(pool, "_crew", None)
+    if crew is None:
+        return executor.submit(fn, *args, **kwargs)
+    lane = lane_of(getattr(executor, "priority", TASK_NORMAL))
+    task = crew.dispatcher.make(fn, args, kwargs, lane)
+    crew.dispatcher.enqueue(task)
+    return task
+
+
+class _Pool:
+    """An executor in the place of a host's pool."""
+
+    queue_size = None
+
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+
+
+class PoolRuns:
+    """Makes the runs of a life in a pool: the host's, or an executor of the user's.
+
+    An executor that is no thread pool gets the bare target, without ``_worker``: it may
+    send it to another process, where neither would arrive.
+
+    A run that the pool would not take while the host is active is handed to it again
+    after a second, with a line in the log.
+    """
+
+    __slots__ = (
+        "_begin_token",
+        "_checks",
+        "_end_token",
+        "_pool",
+        "_run",
+        "_submit_turn",
+        "_turn",
+        "clock",
+        "life",
+        "task",
+        "thread",
+    )
+
+    def __init__(self, executor: Executor | None, life: Any) -> None:
+        self.life = life
+        self.task: Any = None
+        self.thread = 0  # that of the run
+        self.clock: Timing = life.host.ticker
+        self._pool = life.host.thread_pool if executor is None else _Pool(executor)
+        # Bound once, as this is what each fire of an interval worker goes through.
+        self._begin_token = life.queued.pop
+        self._end_token = life.idle.add
+        self._turn = self.turn
+        call = life.call
+        self._checks = call.checks_result
+        self._submit_turn = life.host.lane(call.priority).submit
+        self._run: Callable[[], Any] = call.bound
+        if len(call.context):
+            self._run = lambda: call.context.run(call.bound)
+
+    def begin(self) -> None:
+        """Be ready: nothing is needed."""
+
+    def enter(self) -> None:
+        """Hand a run to the pool."""
+        pool = self._pool
+        if pool.executor is None and pool.queue_size is None:
+            try:
+                self.task = self._submit_turn(self._turn)
+                return
+            except RuntimeError:  # but runs may be let in until all workers have stopped
+                pass
+        self._enter_slowly()
+
+    enter_due = enter
+
+    def enter_taken(self) -> None:
+        """Hand a run to the pool now that idle was taken."""
+        self.life.queued.add(None)
+        self.enter()
+
+    def _enter_slowly(self) -> None:
+        executor = self._pool.executor
+        try:
+            if executor is None or isinstance(executor, ThreadPoolExecutor):
+                self.task = self._submit(self._turn, {})
+            elif self._takes_off():
+                self._send()
+        except (RuntimeError, Full) as exc:  # it takes nothing now, or has no thread
+            life = self.life
+            if life.open and life.host.active:
+                logger.error("worker %s: its run was refused: %s", life.worker._name, exc)
+                life.host.ticker.call_later(_RETRY, self.enter)
+
+    def _submit(self, fn: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+        if isinstance(self._pool, _Pool):
+            return hand_over(self._pool.executor, fn, (), kwargs)
+        return self.life.host.enqueue(fn, (), kwargs, self.life.call.priority)
+
+    def turn(self) -> None:
+        """Run the target: in a thread of the pool."""
+        life = self.life
+        try:
+            self._begin_token()
+        except KeyError:
+            return  # void
+        if life.open:
+            if life.pending or life.late:
+                life.on_run()
+            life.tally.runs += 1
+            self.thread = get_ident()
+            try:
+                result = self._run()
+            except BaseException:
+                life.failed()
+            else:
+                if result is False or self._checks:
+                    life.returned(result)
+            self.thread = 0
+            if life.paces:
+                life.after_run()
+        self._end_token(None)
+        if life.owed or life.pending or not life.open:
+            life.settle()
+
+    # The same in two parts, where the run is elsewhere.
+
+    def _takes_off(self) -> bool:
+        """Begin the run; return False if it is void."""
+        life = self.life
+        try:
+            self._begin_token()
+        except KeyError:
+            return False
+        if not life.open:
+            self._land()
+            return False
+        if life.pending or life.late:
+            life.on_run()
+        life.tally.runs += 1
+        return True
+
+    def _land(self) -> None:
+        """End the run."""
+        life = self.life
+        if life.paces:
+            life.after_run()
+        self._end_token(None)
+        if life.owed or life.pending or not life.open:
+            life.settle()
+
+    def _send(self) -> None:
+        call = self.life.call
+        try:
+            self.task = self._submit(call.run, call.kwargs_elsewhere)
+        except BaseException:
+            self.life.tally.runs -= 1
+            self.life.queued.add(None)
+            raise
+        self.task.add_done_callback(self._came_back)
+
+    def _came_back(self, task: Future[Any]) -> None:
+        if not task.cancelled():
+            try:
+                result = task.result()
+            except BaseException:
+                self.life.failed()
+            else:
+                self.life.returned(result)
+        self._land()
+
+    def conclude(self) -> None:
+        """End the life."""
+        self.life.end()
+
+    def inside(self) -> bool:
+        """Return whether the caller is the run."""
+        return self.thread == get_ident()
+
+    async def serve(self) -> None:
+        """Do nothing: there is no task."""
+
+
+_IDLE: Any = object()  # what the inner coroutine of `LoopRuns` yields between runs
+_NOTHING: Any = object()
+
+
+class LoopRuns:
+    """Makes the runs of a life in one asyncio task.
+
+    Guarantees: every run is part of that task: it is what ``asyncio.current_task()``
+    returns in the target, and cancelling it cancels the run.
+
+    A task that sleeps on a future costs a pass of the loop with each wake-up, most of it
+    in Python. So the runs are made by an inner coroutine, `_work`. A run that falls due
+    steps it at once, in the task's name (by ``_enter_task``, which asyncio provides for
+    that); when the target does not wait for anything, that is all. What it does wait for
+    is handed to the task, which sees to the rest of the run, `_bridge`.
+
+    Fields below ``loop`` belong to the loop's thread.
+    """
+
+    __slots__ = (
+        "_context",
+        "_held",
+        "_step",
+        "_waiter",
+        "_work_coro",
+        "clock",
+        "life",
+        "loop",
+        "main",
+        "port",
+        "post",
+        "task",
+        "thread",
+        "woken",
+    )
+
+    def __init__(self, port: Any, main: Callable[[Any], Any], life: Any) -> None:
+        """Make a driver.
+
+        Parameters:
+            port: the way into the loop: an aloop, or a ``ForeignLoop``.
+            main: makes the coroutine of the task, which calls `serve`.
+            life: whose runs they are.
+        """
+        self.life = life
+        self.port = port
+        self.post = port._gate.post
+        self.clock: Timing = clock_for(port._gate, life.host.ticker)
+        self.main = main
+        self.task: Any = None
+        self.thread = 0
+        self.loop: asyncio.AbstractEventLoop = port.get_loop()
+        self.woken = False
+        self._context = life.call.context
+        self._held: Any = _NOTHING  # what a run waits for, on its way to the task
+        self._waiter: asyncio.Future[None] | None = None
+        self._work_coro: Any = None
+        self._step: Any = None
+
+    def begin(self) -> None:
+        """Make the task.
+
+        Raises:
+            AloopError: the loop does not run.
+        """
+        self.port.call_soon(self._start)
+
+    def _start(self) -> None:
+        life = self.life
+        if not life.over:
+            coro = self.main(life)
+            name, context = life.worker._name, self._context
+            task = self.port.create_task(coro, name=name, context=context)
+            task.add_done_callback(self._on_task_done)
+
+    def _on_task_done(self, task: asyncio.Task[Any]) -> None:
+        if not self.life.over:  # it was cancelled before its first step
+            self.life.finish()
+
+    def attach(self) -> bool:
+        """Take the task that runs for its own; return False if the life is over."""
+        with self.life.lock:
+            self.task = asyncio.current_task()
+            self.thread = get_ident()
+            return not self.life.over
+
+    def enter(self) -> None:
+        """Have the claimed run begin, in the next pass of the loop."""
+        if get_ident() == self.thread:
+            self.loop.call_soon(self.enter_due)
+        else:
+            self.post(self.enter_due)
+
+    def enter_due(self) -> None:
+        """Begin the claimed run: in the loop, outside of tasks."""
+        self._step_inner(False)
+
+    def enter_taken(self) -> None:
+        """Begin a run now that idle was taken, without queueing it."""
+        self._step_inner(True)
+
+    def _step_inner(self, taken: bool) -> None:
+        step = self._step
+        if step is None:  # the task has not come so far yet
+            if taken:
+                self.life.queued.add(None)
+            self.wake()
+            return
+        task, loop = self.task, self.loop
+        _enter_task(loop, task)
+        try:
+            got = self._context.run(step, taken)
+        except asyncio.CancelledError:  # the task was cancelled by its own target
+            self._step = None
+            return
+        finally:
+            _leave_task(loop, task)
+        if got is not _IDLE:
+            self._held = got
+            self._step = None
+            self.wake()
+
+    def wake(self) -> None:
+        """Wake the task: in the loop."""
+        waiter = self._waiter
+        if waiter is None:
+            self.woken = True
+        elif not waiter.done():
+            waiter.set_result(None)
+
+    def wake_threadsafe(self) -> None:
+        """Wake the task: from any thread."""
+        if get_ident() == self.thread:
+            self.wake()
+        else:
+            self.post(self.wake)
+
+    async def sleep(self) -> None:
+        """Wait until woken: in the task."""
+        if self.woken:
+            self.woken = False
+            return
+        waiter = self._waiter = self.loop.create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+
+    async def serve(self) -> None:
+        """See to the runs until the life is closed: in the task."""
+        work = self._work_coro = self._work()
+        try:
+            await self._bridge()
+        finally:
+            self._step = None
+            work.close()
+
+    @types.coroutine
+    def _bridge(self) -> Generator[Any, Any, None]:
+        """Wait for what runs wait for, in the task."""
+        life, work = self.life, self._work_coro
+        work.send(None)  # to its first pause
+        while True:
+            if life.queued and self.woken:  # claimed before the task came here
+                self.woken = False
+                got = work.send(None)
+            else:
+                self._step = work.send
+                thrown: BaseException | None = None
+                try:
+                    yield from self.sleep()
+                except BaseException as exc:
+                    if self._held is _NOTHING:
+                        raise
+                    # What the run waits for is to be cancelled, not the pause of the task.
+                    if not isinstance(exc, asyncio.CancelledError) or not _cancel(self._held):
+                        thrown = exc
+                got, self._held = self._held, _NOTHING
+                if thrown is not None:
+                    got = work.throw(thrown)
+                elif got is _NOTHING:
+                    if life.open or life.queued:
+                        continue
+                    return
+            while got is not _IDLE:
+                try:
+                    sent = yield got
+                except BaseException as exc:
+                    got = work.throw(exc)
+                else:
+                    got = work.send(sent)
+            if not life.open:
+                return
+
+    @types.coroutine
+    def _work(self) -> Generator[Any, Any, None]:
+        """Make a run each time it is resumed."""
+        life = self.life
+        run, timeout, tally = life.call.bound, life.call.timeout, life.tally
+        queued, idle, pending = life.queued, life.idle, life.pending
+        while True:
+            if not (yield _IDLE):
+                try:
+                    queued.pop()
+                except KeyError:
+                    continue  # void
+            if life.open:
+                if pending or life.late:
+                    life.on_run()
+                tally.runs += 1
+                try:
+                    coro = run()
+                    if timeout is not None:
+                        coro = timed(coro, timeout, self.clock)
+                    elif type(coro) is not types.CoroutineType:
+                        coro = _awaited(coro)
+                    result = yield from coro
+                except GeneratorExit:
+                    raise
+                except BaseException as exc:
+                    if is_own_cancellation(exc):
+                        raise
+                    life.failed()
+                else:
+                    if result is False:
+                        life.returned(result)
+                if life.paces:
+                    life.after_run()
+            idle.add(None)
+            if life.owed or pending or not life.open:
+                life.settle()
+
+    def is_loose(self) -> bool:
+        """Return whether there is no task yet, or it cannot get on."""
+        return self.task is None or not self.loop.is_running()
+
+    def conclude(self) -> None:
+        """Let the task end, and with it the life; end the life if there is no task."""
+        with self.life.lock:
+            loose = self.is_loose()
+        if loose:
+            self.life.end()
+        else:
+            self.wake_threadsafe()
+
+    def inside(self) -> bool:
+        """Return whether waiting would keep the loop from getting on, or it rests anyway."""
+        try:
+            return asyncio.get_running_loop() is self.loop
+        except RuntimeError:
+            return not self.loop.is_running()
+
+
+async def _awaited(awaitable: Any) -> Any:
+    return await awaitable
+
+
+def _cancel(awaited: Any) -> bool:
+    """Cancel what a coroutine has yielded to its task; return whether that can be done."""
+    cancel = getattr(awaited, "cancel", None)
+    if cancel is None:
+        return False
+    cancel()
+    return True
+
+
+def is_own_cancellation(exc: BaseException) -> bool:
+    """Return whether *exc* cancels the task that runs, and not something that it awaits."""
+    if not isinstance(exc, asyncio.CancelledError):
+        return False
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def timed(coro: Any, timeout: float, clock: Timing) -> Any:
+    """Await *coro* for at most *timeout* seconds of the loop's clock.
+
+    Raises:
+        TimeoutError: it took longer, and was cancelled.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    expired = False
+    done = False
+
+    def expire() -> None:
+        nonlocal expired
+        if not done:
+            expired = True
+            task.cancel()
+
+    timer = clock.call_later(timeout, expire)
+    try:
+        return await coro
+    except asyncio.CancelledError:
+        if expired:
+            expired = False
+            if task.uncancel() == 0:
+                raise TimeoutError(
+                    f"the run took longer than its timeout of {timeout:g} s"
+                ) from None
+        raise
+    finally:
+        done = True
+        timer.cancel()
+        if expired:  # it has ended in spite of that
+            task.uncancel()
