@@ -5,6 +5,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from . import host as _host
 from ._accel import COMPILED
 from .aloop import ALoop
 from .errors import (
@@ -16,23 +20,22 @@ from .errors import (
     UnknownScheduler,
     WorkerNotStarted,
 )
-from .jobs import AsyncJob, AsyncJobScheduler
 from .pool import ExecutorPool, Lane, TaskPool
 from .priority import TASK_CRITICAL, TASK_HIGH, TASK_LOW, TASK_NORMAL, Priority
 from .stop import StopReport
 from .supervisor import TaskSupervisor
 from .task import Task, TaskStatus
-from .workers import (
-    BackgroundAsyncWorker,
-    BackgroundEventWorker,
-    BackgroundIntervalWorker,
-    BackgroundQueueWorker,
-    BackgroundWorker,
-    background_worker,
-)
-from .workers import base as _base
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from .jobs import AsyncJob, AsyncJobScheduler
+    from .workers import (
+        BackgroundAsyncWorker,
+        BackgroundEventWorker,
+        BackgroundIntervalWorker,
+        BackgroundQueueWorker,
+        BackgroundWorker,
+        background_worker,
+    )
 
 __all__ = [
     "COMPILED",
@@ -73,4 +76,16 @@ task_supervisor = TaskSupervisor("default")
 spawn = task_supervisor.spawn
 spawn_ajob = task_supervisor.create_async_job
 
-_base.default_host = lambda: task_supervisor
+_host.default = lambda: task_supervisor
+
+
+def __getattr__(name: str) -> Any:
+    """Import workers and jobs when they are first asked for: not every program has both."""
+    home = {"AsyncJob": "jobs", "AsyncJobScheduler": "jobs", "jobs": "jobs"}.get(name, "workers")
+    if name not in __all__ and name != home:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{home}")
+    if name == home:
+        return module
+    value = globals()[name] = getattr(module, name)
+    return value

@@ -16,13 +16,14 @@ without the GIL.
   release might still touch them.
 - A task is hidden from the garbage collector until it can be part of a cycle: while it
   waits or runs the dispatcher owns it, and a result that holds no references makes no
-  cycle. A long queue so costs the collector nothing.
+  cycle. So is its copy of the context, which nobody else holds. A long queue so costs
+  the collector nothing.
 - Lanes are lists linked through the tasks themselves: queueing allocates nothing, and
   a task that is cancelled is taken out of the middle.
 """
 
 cimport cython
-from cpython.exc cimport PyErr_CheckSignals
+from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear
 from cpython.object cimport PyObject, PyObject_Call
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from cpython.ref cimport Py_CLEAR, Py_DECREF, Py_INCREF, Py_XDECREF
@@ -66,9 +67,9 @@ cdef extern from "pythread.h":
     unsigned long PyThread_get_thread_ident() nogil
 
 cdef extern from "Python.h":
-    object PyContext_CopyCurrent()
-    int PyContext_Enter(object context) except -1
-    int PyContext_Exit(object context) except -1
+    PyObject *PyContext_CopyCurrent() except NULL
+    int PyContext_Enter(PyObject *context)
+    int PyContext_Exit(PyObject *context)
     PyObject *raw_call "PyObject_Call" (PyObject *fn, PyObject *args, PyObject *kwargs)
     int PyCallable_Check(object fn)
     int PyObject_IS_GC(object op)
@@ -593,11 +594,14 @@ cdef class TaskCore(FutureCore):
     cdef object fn
     cdef tuple args
     cdef dict kwargs
-    cdef object context
+    cdef PyObject *context  # owned, and hidden from the collector
     cdef Dispatcher dispatcher
     cdef long long queued
     cdef long long started
     cdef long long finished
+
+    def __dealloc__(self):
+        drop_context(self)
 
     @property
     def lane(self):
@@ -621,7 +625,11 @@ cdef class TaskCore(FutureCore):
 
     def _get_call(self):
         """Return the target, its arguments and its context, for a foreign executor to run."""
-        return self.fn, self.args, self.kwargs, self.context
+        if self.context is NULL:
+            return self.fn, self.args, self.kwargs, None
+        if not PyObject_GC_IsTracked(<object>self.context):
+            PyObject_GC_Track(self.context)  # others will hold it
+        return self.fn, self.args, self.kwargs, <object>self.context
 
     def _begin(self):
         """Move to running; return False if the task was cancelled."""
@@ -668,12 +676,22 @@ cdef inline bint begin(TaskCore self, long long now) noexcept:
     return begun
 
 
+cdef inline void drop_context(TaskCore self) noexcept:
+    cdef PyObject *context = self.context
+    if context is not NULL:
+        self.context = NULL
+        # Its end takes it out of the collector's list, so it has to be in.
+        if not PyObject_GC_IsTracked(<object>context):
+            PyObject_GC_Track(context)
+        Py_DECREF(<object>context)
+
+
 cdef inline int drop(TaskCore self) except -1:
     """Let go of the call. Only the one who began or cancelled the task does so."""
+    drop_context(self)
     self.fn = None
     self.args = None
     self.kwargs = None
-    self.context = None
     return 0
 
 
@@ -681,21 +699,23 @@ cdef int execute(TaskCore self, Place *place, Parker **deferred) except -1:
     """Run a task that was begun, and end it."""
     cdef PyObject *outcome
     cdef PyObject *kwargs
-    cdef object context = self.context
     cdef bint failed
     kwargs = <PyObject *>self.kwargs if self.kwargs is not None else NULL
-    PyContext_Enter(context)
-    outcome = raw_call(<PyObject *>self.fn, <PyObject *>self.args, kwargs)
-    failed = outcome is NULL
-    if failed:
+    if PyContext_Enter(self.context) == 0:
+        outcome = raw_call(<PyObject *>self.fn, <PyObject *>self.args, kwargs)
+        failed = outcome is NULL
+        if failed:
+            outcome = nt_take_exception()
+        if PyContext_Exit(self.context) < 0:  # the target left it by itself
+            PyErr_Clear()
+    else:
+        failed = True
         outcome = nt_take_exception()
-    PyContext_Exit(context)
     value = <object>outcome
     Py_DECREF(value)  # ours, beside that of the local
     self.finished = nt_now()
     if place is not NULL:
         clear_place(place)
-    context = None
     drop(self)
     settle(self, FINISHED, failed, value, deferred)
     return 0
@@ -867,6 +887,7 @@ cdef TaskCore make(Dispatcher self, object fn, tuple args, dict kwargs, unsigned
     if kwargs:
         task.kwargs = kwargs
     task.context = PyContext_CopyCurrent()
+    PyObject_GC_UnTrack(task.context)
     task.lane_ = lane
     task.dispatcher = self
     PyObject_GC_UnTrack(<PyObject *>task)

@@ -69,3 +69,7 @@ class Host(Protocol):
 
     def unregister_sync_scheduler(self, scheduler: Any) -> bool:
         """Forget *scheduler*."""
+
+
+default: Callable[[], Host] | None = None
+"""Returns the supervisor of those that were given none; the package sets it."""

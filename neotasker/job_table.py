@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from .aloop import ALoop
 from .errors import AloopError, UnknownScheduler
 from .host import Host
-from .jobs import AsyncJobScheduler
+
+if TYPE_CHECKING:
+    from .jobs import AsyncJobScheduler
 
 __all__ = ["JobSchedulerTable"]
 
@@ -40,6 +42,8 @@ class JobSchedulerTable:
             raise AloopError(f"the name {_RESERVED!r} is reserved: choose another")
         if start:
             self._host.require_started(f"job scheduler {name!r}")
+        from .jobs import AsyncJobScheduler  # not before somebody wants one
+
         scheduler = AsyncJobScheduler(name, self._host, aloop)
         with self._lock:
             if self._by_name.setdefault(name, scheduler) is not scheduler:

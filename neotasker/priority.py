@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import enum
 import os
-from dataclasses import dataclass
 from typing import Final, Literal
 
 __all__ = [
@@ -77,7 +76,6 @@ def _count(name: str, value: object, least: int) -> int:
     return int(value)
 
 
-@dataclass(frozen=True, slots=True)
 class PoolSizes:
     """The sizes of a pool, resolved: what may run, and on how many threads.
 
@@ -85,11 +83,21 @@ class PoolSizes:
     it was given.
     """
 
-    pool_size: int
-    reserve_normal: int
-    reserve_high: int
-    min_size: int
-    max_size: int
+    __slots__ = ("max_size", "min_size", "pool_size", "reserve_high", "reserve_normal")
+
+    def __init__(
+        self,
+        pool_size: int,
+        reserve_normal: int,
+        reserve_high: int,
+        min_size: int,
+        max_size: int,
+    ) -> None:
+        self.pool_size = pool_size
+        self.reserve_normal = reserve_normal
+        self.reserve_high = reserve_high
+        self.min_size = min_size
+        self.max_size = max_size
 
     @property
     def limits(self) -> tuple[int, int, int, int]:

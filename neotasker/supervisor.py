@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from .aloop import ALoop, LoopFactory
 from .info import AloopInfo, SchedulerInfo, SupervisorInfo, pool_figures
-from .jobs import AsyncJob, AsyncJobScheduler
 from .life import SupervisorLife, logger
 from .pool import SupervisedPool, WhenFull, width_of
 from .priority import TASK_NORMAL, lane_of
 from .task import Task
 from .timers import Missed, PooledTimer, check_delay, check_target
+
+if TYPE_CHECKING:
+    from .jobs import AsyncJob, AsyncJobScheduler
 
 __all__ = ["ALoop", "TaskSupervisor"]
 

@@ -17,7 +17,15 @@ FLOORS = {
     1: {"_core.pyx", "_platform.h", "_core_py.py", "_core.pyi"},
     2: {"_accel.py"},
     3: {"task.py", "clock.py"},
-    4: {"ticker.py", "crew.py", "launcher.py", "aloop.py", "host.py", "loopclock.py"},
+    4: {
+        "ticker.py",
+        "crew.py",
+        "launcher.py",
+        "aloop.py",
+        "loopclock.py",
+        "host.py",
+        "loopclock.py",
+    },
     5: {"pool.py", "aloops.py", "lives.py", "runs.py"},
     6: {
         "timers.py",

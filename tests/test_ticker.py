@@ -251,7 +251,7 @@ def test_a_saturated_tick_lets_other_threads_run(nt, running):
     began = time.monotonic()
     for _ in range(20):
         threading.Event().wait(0.001)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert running.clear() == 100
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .. import host
 from ..aloop import ForeignLoop, LoopPort
 from ..errors import AloopError, NeotaskerError, WorkerNotStarted
 from ..host import Host
@@ -22,9 +23,6 @@ from ..runs import LoopRuns, PoolRuns
 __all__ = ["Worker", "seconds"]
 
 logger = logging.getLogger("neotasker")
-
-default_host: Callable[[], Host] | None = None
-"""Returns the supervisor of workers that were given none; the package sets it."""
 
 _PREFIX = "_background_worker_"
 
@@ -132,12 +130,12 @@ class Worker:
         @Figure
         def supervisor(self):
             """The supervisor that hosts the worker."""
-            if default_host is None:
+            if host.default is None:
                 raise NeotaskerError(
                     f"worker {self._title} has no supervisor: give supervisor=, or import "
                     "the package neotasker, which has a default one"
                 )
-            return default_host()
+            return host.default()
 
         @Figure
         def poll_delay(self):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import random
 from typing import Any, Literal
 
 from .._accel import TimerCore
@@ -130,7 +129,7 @@ class RateLife(_IntervalLife):
         )
 
     def _fire_later(self) -> None:
-        self.driver.clock.call_later(random() * self._jitter, self._fire)
+        self.driver.clock.call_later(_random() * self._jitter, self._fire)
 
     def _fire(self) -> None:
         """Make a run due: on the tick, or in the loop."""
@@ -206,7 +205,7 @@ class DelayLife(_IntervalLife):
 
     def _make_timer(self, first: float) -> TimerCore:
         if self._jitter:
-            first += random() * self._jitter
+            first += _random() * self._jitter
         return self.driver.clock.call_later(first, self._fire)
 
     def _fire(self) -> None:
@@ -358,3 +357,10 @@ class BackgroundIntervalWorker(BackgroundAsyncWorker):
 
 def _first_of(kwargs: dict[str, Any], *names: str) -> Any:
     return next((kwargs[name] for name in names if kwargs.get(name) is not None), None)
+
+
+def _random() -> float:
+    """Return a number from 0 to 1; the module is only loaded where there is jitter."""
+    from random import random
+
+    return random()
