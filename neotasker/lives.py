@@ -193,6 +193,9 @@ class Life:
     def _prepare_close(self, drain: bool) -> None:
         """Note whether what was accepted is still to be processed. The lock is held."""
 
+    def hurry(self) -> None:
+        """Drain no more, if it is closed and does."""
+
     def end(self) -> None:
         """Tell everybody that the last run has ended."""
         with self.lock:

@@ -56,23 +56,25 @@ class LoopClock:
         self, loop: asyncio.AbstractEventLoop, post: Callable[[Callable[[], object]], object]
     ) -> None:
         self._loop = loop
-        own_time = getattr(type(loop), "time", None) is not asyncio.BaseEventLoop.time
-        self._whole_milliseconds = type(loop).__module__.partition(".")[0] == "uvloop"
+        kind = type(loop)
+        self._whole_milliseconds = kind.__module__.partition(".")[0] == "uvloop"
+        own_time = getattr(kind, "time", None) is not asyncio.BaseEventLoop.time
+        self._core = TickerCore()
+        self._early = 0.0  # how much the next look at the clock is ahead of it
         if "time" in getattr(loop, "__dict__", ()) or (
             own_time and not self._whole_milliseconds
         ):
-            # asyncio takes for due what is so but for its resolution. A clock that is turned
-            # by hand stands still, so this one must not ask for more.
-            resolution: float = getattr(loop, "_clock_resolution", 0.0)
-            self._core = TickerCore(lambda: loop.time() + resolution)
-        else:
-            self._core = TickerCore()
+            self._core = TickerCore(self._read)
         self._lock = threading.RLock()
         self._post = post
         self._thread = 0
         self._armed_for = math.inf
         self._handle: asyncio.TimerHandle | None = None
         self.now = self._core.now
+
+    def _read(self) -> float:
+        early, self._early = self._early, 0.0
+        return self._loop.time() + early
 
     def call_at(self, when: float, callback: Callable[..., object], /, *args: Any) -> TimerCore:
         """Call ``callback(*args)`` in the loop at *when* (seconds of its clock)."""
@@ -131,6 +133,9 @@ class LoopClock:
         self._handle = None
         with self._lock:
             self._armed_for = -math.inf  # what is added now is seen to below
+        # asyncio takes for due what is so but for its resolution. So must we, where the
+        # clock is turned by hand and would not move on.
+        self._early = getattr(self._loop, "_clock_resolution", 0.0)
         self._core.tick()
         self._arm()
 

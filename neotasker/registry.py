@@ -251,7 +251,8 @@ class Registry:
         Parameters:
             wait: return only when the runs of the workers have ended.
             drain: queue workers finish what they hold.
-            deadline: monotonic seconds after which nothing is waited for any more.
+            deadline: monotonic seconds after which nothing is waited for any more, and
+                queue workers leave what they have not come to.
 
         Returns:
             The workers that have not ended, by name.
@@ -268,6 +269,9 @@ class Registry:
                 self._remove(entry)  # it has no second stop to be called
             with self._logging(entry):
                 self._stop(entry, wait, drain, deadline)
+        if wait and drain and deadline is not None:
+            for entry in workers:
+                entry.scheduler._hurry()
         return {
             name: scheduler
             for name, scheduler in self.get_schedulers().items()

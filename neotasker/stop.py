@@ -307,8 +307,9 @@ class Stop:
     def _tell_schedulers(self, wait: bool) -> None:
         parts = self._parts
         for scheduler in parts.job_schedulers():
+            left = self._left(self._soft)
             try:
-                scheduler.stop(wait=wait)
+                scheduler.stop(wait=wait if left is None or not wait else left)
             except BaseException:
                 logger.exception("%s: error stopping %r", parts.title, scheduler)
         left = self._left(self._soft)

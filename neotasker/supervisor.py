@@ -319,14 +319,19 @@ class TaskSupervisor(SupervisorLife):
 
     # Schedulers.
 
-    def register_scheduler(self, scheduler: Any) -> bool:
+    def register_scheduler(self, scheduler: Any, **restarts: Any) -> bool:
         """Run ``scheduler.loop()`` as a task of its loop, and stop it with the supervisor.
 
         The loop is ``scheduler.worker_loop`` (an aloop, its name, or a loop), else the
         default aloop, else the supervisor's own loop. An exception that ends it is
-        logged, and the scheduler unregistered.
+        logged, and the scheduler unregistered, unless *restarts* say otherwise.
+
+        Parameters:
+            scheduler: an object with ``stop()`` and ``async loop()``.
+            restarts: ``restart``, ``max_restarts``, ``period`` and ``on_give_up``, see
+                ``Registry.register_scheduler``.
         """
-        return self._registry.register_scheduler(scheduler)
+        return self._registry.register_scheduler(scheduler, **restarts)
 
     def register_sync_scheduler(self, scheduler: Any) -> bool:
         """Stop ``scheduler`` (its ``stop()``) with the supervisor."""

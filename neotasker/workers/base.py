@@ -420,6 +420,12 @@ class Worker:
         life.close(drain)
         return life
 
+    def _hurry(self) -> None:
+        """Drain no more, if it does: its time is over."""
+        life = self._life
+        if life is not None:
+            life.hurry()
+
     def _stops_in_time(self) -> bool:
         """Return whether `stop` keeps to its *wait*: an override may do what it likes."""
         return type(self).stop is Worker.stop

@@ -9,12 +9,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from queue import Full
 from threading import get_ident
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import QueueFull, WorkerNotStarted
 from ..host import Host
@@ -32,8 +31,7 @@ _SHORT = 0.0002  # seconds between two looks at the clock that make the next one
 _RETRY = 1.0  # seconds until a turn that the pool would not take is handed to it again
 
 
-@dataclass
-class QueueOptions:
+class QueueOptions(NamedTuple):
     """How a queue worker takes its items."""
 
     maxsize: int = 0
