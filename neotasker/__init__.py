@@ -81,7 +81,7 @@ _host.default = lambda: task_supervisor
 
 def __getattr__(name: str) -> Any:
     """Import workers and jobs when they are first asked for: not every program has both."""
-    home = {"AsyncJob": "jobs", "AsyncJobScheduler": "jobs", "jobs": "jobs"}.get(name, "workers")
+    home = "jobs" if name in ("AsyncJob", "AsyncJobScheduler", "jobs") else "workers"
     if name not in __all__ and name != home:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = import_module(f"{__name__}.{home}")

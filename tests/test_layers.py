@@ -24,7 +24,6 @@ FLOORS = {
         "aloop.py",
         "loopclock.py",
         "host.py",
-        "loopclock.py",
     },
     5: {"pool.py", "aloops.py", "lives.py", "runs.py"},
     6: {

@@ -489,7 +489,7 @@ def test_an_unknown_loop_is_named_together_with_the_known(make, nt):
         return None
 
     worker = make(interval=1, loop="nowhere")(target)
-    with pytest.raises(nt.UnknownAloop, match="nowhere.*main, other"):
+    with pytest.raises(nt.UnknownAloop, match=r"nowhere.*main, other"):
         worker.start()
 
 
