@@ -25,6 +25,7 @@ from .priority import TASK_CRITICAL, TASK_HIGH, TASK_LOW, TASK_NORMAL, Priority
 from .stop import StopReport
 from .supervisor import TaskSupervisor
 from .task import Task, TaskStatus
+from .ticker import Ticker, Timer
 
 if TYPE_CHECKING:
     from .jobs import AsyncJob, AsyncJobScheduler
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
         BackgroundWorker,
         background_worker,
     )
+
+__version__ = "0.1.0"
 
 __all__ = [
     "COMPILED",
@@ -63,6 +66,8 @@ __all__ = [
     "TaskPool",
     "TaskStatus",
     "TaskSupervisor",
+    "Ticker",
+    "Timer",
     "UnknownAloop",
     "UnknownScheduler",
     "WorkerNotStarted",
@@ -73,8 +78,13 @@ __all__ = [
 ]
 
 task_supervisor = TaskSupervisor("default")
+"""The default supervisor."""
+
 spawn = task_supervisor.spawn
+"""``task_supervisor.spawn``: good for life, whatever becomes of the pool."""
+
 spawn_ajob = task_supervisor.create_async_job
+"""``task_supervisor.create_async_job``."""
 
 _host.default = lambda: task_supervisor
 

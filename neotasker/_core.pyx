@@ -939,7 +939,7 @@ cdef int enqueue(Dispatcher self, TaskCore task, bint forced) except -1:
     if task.view is not None:
         task.view.outstanding_ += 1
     launch = self.launcher is not None
-    if not launch:
+    if not launch and self.active_ < lane.limit:
         wake = plan(self, &start)
     nt_unlock(&self.mutex)
     if wake is not NULL:
@@ -1736,7 +1736,7 @@ cdef int serve(Dispatcher self, Place *place) except -1:
     cdef Parker *room = NULL
     cdef Place *wake = NULL
     cdef PyObject *fn = NULL
-    cdef bint woken = False, surplus, leaving, launch, stay
+    cdef bint woken = False, surplus, leaving, launch, stay, more
     cdef long long now
     cdef long long since = nt_now()
     while True:
@@ -1767,7 +1767,11 @@ cdef int serve(Dispatcher self, Place *place) except -1:
             Py_INCREF(task.fn)
             room = take_room(self)
         leaving = task is None and (surplus or self.leaving or launch)
-        if self.idle_top is not NULL and not self.waking and startable(self):
+        # After a task of one lane only those of it and below may follow.
+        more = surplus or (
+            task is not None and self.active_ < self.lanes[task.lane_].limit
+        )
+        if more and self.idle_top is not NULL and not self.waking and startable(self):
             self.waking = True
             wake = self.idle_top
             leave_idle(self, wake)

@@ -737,13 +737,15 @@ class Dispatcher:
                 self._submitted[lane] += 1
                 if task._view is not None:
                     task._view.outstanding += 1
-                # Where all threads are there, and one is on its way to the lanes or none
-                # sleeps, there is nothing to plan.
-                if (
-                    self._threads == self._max_threads
-                    and (self._waking or not self._idle)
-                    and lane
-                    and not forced
+                # Where the lane is at its limit, or all threads are there and one is on its
+                # way to the lanes or none sleeps, there is nothing to plan.
+                if not forced and (
+                    self._active >= self._limits[lane]
+                    or (
+                        self._threads == self._max_threads
+                        and (self._waking or not self._idle)
+                        and lane
+                    )
                 ):
                     return
                 start, wake = self._plan()
@@ -1027,7 +1029,9 @@ class Dispatcher:
                     leaving = False
                 else:
                     leaving = surplus or self._leaving or self._launcher is not None
-                if idle and not self._waking and self._startable():
+                # After a task of one lane only those of it and below may follow.
+                more = surplus or (task is not None and self._active < self._limits[task._lane])
+                if more and idle and not self._waking and self._startable():
                     self._waking = True
                     wake = idle.pop()
                 if leaving:

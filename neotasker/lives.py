@@ -46,6 +46,10 @@ class Owner(Protocol):
     _name: str
     _tally: Tally
 
+    @property
+    def _title(self) -> str:
+        """The name for people to read."""
+
     def stop(self, wait: bool = True) -> None:
         """Stop the worker."""
 
@@ -55,7 +59,8 @@ class Owner(Protocol):
     def process_result(self, result: Any) -> Any:
         """Look at what a run returned."""
 
-    def _on_life_end(self, life: Any, rest: list[Any]) -> None: ...
+    def _on_life_end(self, life: Any, rest: list[Any]) -> None:
+        """Take note that a life is over, and what it left."""
 
 
 class Call:
@@ -119,6 +124,7 @@ class Life:
     __slots__ = (
         "_parked",
         "_then",
+        "after",
         "after_stop_due",
         "begun",
         "call",
@@ -140,6 +146,7 @@ class Life:
         self.lock = threading.RLock()
         self.open = True  # runs may begin
         self.begun = False
+        self.after: Life | None = None  # the life before, while that is not over
         self.over = False  # the last run has ended
         self.ended = False  # and everybody was told
         self.stopping = False  # the worker's stop has begun; belongs to the worker
@@ -168,15 +175,43 @@ class Life:
         """Return whether the caller must not wait for the end, as the end waits for it."""
         raise NotImplementedError
 
+    def holds_caller(self) -> bool:
+        """Return whether the caller is in a run of this life, or of one before."""
+        life: Life | None = self
+        while life is not None:
+            if life.inside():
+                return True
+            life = life.after
+        return False
+
     # From birth to death.
 
     def begin(self) -> None:
-        """Set out, unless the worker was stopped before it came to that."""
+        """Set out, or end if the worker was stopped before it came to that."""
         with self.lock:
-            if not self.open:
-                return
-            self.begun = True
-        self._begin()
+            self.after = None
+            if self._is_wanted():
+                self.begun = True
+        if self.begun:
+            self._begin()
+        else:
+            self.end()
+
+    def _is_wanted(self) -> bool:
+        """Return whether there is anything to be done. The lock is held."""
+        return self.open
+
+    def follow(self, before: Life) -> None:
+        """Set out when the life before has ended, which may be now."""
+        self.after = before
+        before.when_ended(self._take_over)
+
+    def _take_over(self) -> None:
+        try:
+            self.begin()
+        except BaseException:
+            logger.exception("worker %s could not be started again", self.worker._title)
+            self.stop_worker()
 
     def close(self, drain: bool = False) -> None:
         """Let no run begin from now on; end at once if none is on."""
@@ -185,7 +220,7 @@ class Life:
                 return
             self._prepare_close(drain)  # first, as both are looked at without the lock
             self.open = False
-            idle = self._is_idle()
+            idle = self.after is None and self._is_idle()
         self._on_close()
         if idle:
             self.end()
@@ -260,7 +295,7 @@ class Life:
         try:
             self.worker.error()
         except BaseException:
-            logger.exception("error in on_error of worker %s", self.worker._name)
+            logger.exception("error in on_error of worker %s", self.worker._title)
 
     def returned(self, result: Any) -> None:
         """Look at what a run returned: False means that there is to be no other."""
@@ -286,7 +321,7 @@ class Life:
         try:
             self.worker.stop(wait=False)
         except BaseException:
-            logger.exception("error in stop of worker %s", self.worker._name)
+            logger.exception("error in stop of worker %s", self.worker._title)
         self.close()
 
 
@@ -440,8 +475,9 @@ class SerialLife(Life):
             if not self.open:
                 return
             self.open = False
+            begins_later = self.after is not None  # and then sees that it is closed
         self._on_close()
-        if self._is_void():
+        if not begins_later and self._is_void():
             self.driver.conclude()
 
     def _is_void(self) -> bool:
@@ -469,7 +505,7 @@ class SerialLife(Life):
     def finish(self) -> None:
         """End with the worker's task."""
         if self.open:  # nobody has stopped the worker: the task was cancelled
-            logger.warning("worker %s: its task was cancelled", self.worker._name)
+            logger.warning("worker %s: its task was cancelled", self.worker._title)
             self.stop_worker()
         self.end()
 

@@ -124,7 +124,7 @@ class PoolRuns:
         except (RuntimeError, Full) as exc:  # it takes nothing now, or has no thread
             life = self.life
             if life.open and life.host.active:
-                logger.error("worker %s: its run was refused: %s", life.worker._name, exc)
+                logger.error("worker %s: its run was refused: %s", life.worker._title, exc)
                 life.host.ticker.call_later(_RETRY, self.enter)
 
     def _submit(self, fn: Callable[..., Any], kwargs: dict[str, Any]) -> Any:

@@ -289,7 +289,7 @@ class Worker:
                 if before is None or before.ended:
                     life.begin()
                 else:
-                    before.when_ended(partial(self._begin_late, life))
+                    life.follow(before)
             except BaseException:
                 with self._guard:
                     self._active = False
@@ -301,13 +301,6 @@ class Worker:
             logger.debug("worker %s started", self._title)
             self.after_start()
             return True
-
-    def _begin_late(self, life: Life) -> None:
-        try:
-            life.begin()
-        except BaseException:
-            logger.exception("worker %s could not be started again", self._title)
-            life.stop_worker()
 
     def restart(self, **kwargs: Any) -> bool:
         """Stop the worker, wait for its runs unless called by one, and start it again.
@@ -400,7 +393,7 @@ class Worker:
             return
         with self.start_stop_lock:
             last, life.after_stop_due = life.after_stop_due, False
-        if wait and not life.inside():
+        if wait and not life.holds_caller():
             life.join(None if wait is True else wait)
         if last:
             with self.start_stop_lock:

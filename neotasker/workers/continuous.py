@@ -114,8 +114,7 @@ class ThreadLife(Life, _Restarting):
         self._pause: float | None = None
 
     def _begin(self) -> None:
-        title = self.worker._name.removeprefix("_background_worker_")
-        self.thread = self.host.start_thread(title, self._live)
+        self.thread = self.host.start_thread(self.worker._title, self._live)
 
     def _live(self) -> None:
         self.ident = get_ident()

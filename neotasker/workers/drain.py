@@ -189,7 +189,7 @@ class QueueLife(Life):
 
     @property
     def _title(self) -> str:
-        return self.worker._name.removeprefix("_background_worker_")
+        return self.worker._title
 
     def _full(self) -> QueueFull:
         return QueueFull(
@@ -617,10 +617,18 @@ class QueueLife(Life):
     def _begin(self) -> None:
         if self.driver is not None:
             self.driver.begin()
-        self._reenter()  # for items that came before, if this life follows another
+        with self.lock:  # items may have come, if this life follows another
+            enter = self._engage() or (self.drains and not self.turns)
+            if enter:
+                self.turns = max(1, self.turns)
+        if enter:
+            self.enter()
+
+    def _is_wanted(self) -> bool:
+        return self.open or self.drains
 
     def _prepare_close(self, drain: bool) -> None:
-        self.drains = drain and self.begun
+        self.drains = drain and (self.begun or self.after is not None)
         if self.inbox is not None:
             self.inbox.close()
 
@@ -632,7 +640,7 @@ class QueueLife(Life):
     def _on_close(self) -> None:
         with self.lock:
             putters, self._putters = list(self._putters), deque()
-            enter = self.drains and not self.turns
+            enter = self.drains and self.begun and not self.turns
             if enter:
                 self.turns += 1
         for wake in putters:
