@@ -1,5 +1,7 @@
 # make run    the example: this machine, watched for ten seconds
-# make test   the whole suite, on both cores        (ARGS="tests/test_x.py -x" goes to pytest)
+# make test   the suite, on both cores              (ARGS="tests/test_x.py -x" goes to pytest)
+# make test-slow
+#             the tests that build the package, or run every benchmark at toy size
 # make lint   ruff and mypy
 # make clean  removes all that was made
 # make test-freethreaded FREETHREADED=python3.13t
@@ -28,13 +30,16 @@ INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 LINTABLE := $(VENV)/.lintable
 
-.PHONY: run test test-freethreaded lint clean
+.PHONY: run test test-slow test-freethreaded lint clean
 
 run: $(INSTALLED)
 	$(BIN)/python -m neotasker run examples/host_monitor.py --for 10
 
 test: $(TESTABLE)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(TESTABLE)
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 # No wheel of uvloop exists for it, and of hypothesis only the pure one.
 test-freethreaded:
