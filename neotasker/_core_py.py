@@ -457,12 +457,15 @@ class TaskCore(FutureCore):
         """Run the call in this thread, unless it was cancelled.
 
         The time is that at which the thread was free for the task, where it is known.
+
+        Returns:
+            True if the call returned, None if it raised or did not run.
         """
         if not _state_acquire(False):
             _contend(_state_acquire)
         if self._phase != _PENDING:
             _state_release()
-            return
+            return None
         self._phase = _RUNNING
         _state_release()
         self._started = monotonic() if now is None else now
@@ -479,6 +482,7 @@ class TaskCore(FutureCore):
             self._finished = monotonic()
             self._settle(_FINISHED, True, exc)
             self = None  # the traceback would hold the future that holds it
+            return None
         else:
             fn = args = kwargs = context = self._call = None
             self._finished = monotonic()
@@ -493,6 +497,7 @@ class TaskCore(FutureCore):
             else:
                 _state_release()
                 self._settle(_FINISHED, False, value)
+            return True
 
     def cancel(self):
         """Cancel the task unless it runs or has finished; return whether it is cancelled.
@@ -1002,13 +1007,7 @@ class Dispatcher:
             try:
                 if task is not None:
                     view = task._view
-                    if (
-                        view is None
-                        or view._parked
-                        or self._drainers
-                        or task._failed
-                        or task._phase != _FINISHED
-                    ):
+                    if not well or view is None or view._parked or self._drainers:
                         parked = self._account(task)
                     else:  # the same, in the usual case
                         self._active -= 1
@@ -1019,7 +1018,10 @@ class Dispatcher:
                 if woken:
                     self._waking = woken = False
                     self._wakeups += 1
-                surplus = self._threads - self._aside > self._max_threads
+                surplus = (
+                    self._threads > self._max_threads
+                    and self._threads - self._aside > self._max_threads
+                )
                 if self._launcher is None and (not surplus or self._count(_CRITICAL)):
                     task = self._pick(now)
                 if task is not None:
@@ -1048,7 +1050,7 @@ class Dispatcher:
                 wake.parker.release()
             view = None
             if task is not None:
-                task._run(now)
+                well = task._run(now)
             elif leaving:
                 if self._launcher is not None:
                     self._pump()

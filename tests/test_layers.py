@@ -35,6 +35,7 @@ FLOORS = {
         "jobs.py",
         "workers/base.py",
         "workers/stores.py",
+        "workers/turns.py",
     },
     7: {"stop.py", "job_table.py", "workers/continuous.py", "workers/drain.py"},
     8: {"workers/interval.py", "workers/event.py", "workers/userqueue.py", "life.py"},

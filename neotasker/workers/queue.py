@@ -9,6 +9,7 @@ from ..host import Host
 from ..lives import Life
 from .continuous import BackgroundAsyncWorker
 from .drain import QueueLife, QueueOptions
+from .turns import TurnLife
 from .userqueue import LoopQueueLife, ThreadQueueLife, is_loop_queue, make_queue
 
 __all__ = ["BackgroundQueueWorker", "ItemQueue"]
@@ -150,7 +151,7 @@ class BackgroundQueueWorker(BackgroundAsyncWorker):
         life: Any = self._life
         if life is None:
             self._running_life("put_threadsafe()")
-        elif item is not None and life.inbox is not None:
+        elif item is not None and life.inbox is not None and self._key is None:
             if not life.inbox.post(item):
                 raise life.closed()
         elif item is None and self._queue_class is None:
@@ -167,7 +168,7 @@ class BackgroundQueueWorker(BackgroundAsyncWorker):
         Raises:
             WorkerNotStarted: the worker does not run.
         """
-        life: QueueLife = self._running_life("put()")
+        life: TurnLife = self._running_life("put()")
         if item is None and self._queue_class is None:
             self.stop(wait=False, drain=True)
         elif item is not None or life.open:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Hashable
 from itertools import count
@@ -11,53 +12,42 @@ from .._accel import Mailbox
 
 __all__ = ["Fifo", "Inbox", "Keyed", "Store"]
 
+logger = logging.getLogger("neotasker")
+
 
 class Inbox:
-    """Items in the order in which they came, from many threads to one.
+    """Items in the order in which they came, on their way from many threads to a store.
 
-    Guarantees: `post` costs next to nothing; the first item after a `take` that found
-    none calls *wake*. After `close` nothing is accepted.
+    Guarantees: `post` costs next to nothing; the first item after a `take_all` calls
+    *wake*. After `close` nothing is accepted.
 
-    Assumes: `take_item`, `refill` and `rest` are called by one thread at a time.
+    Assumes: every other method is called under the lock of the owner.
     """
 
-    __slots__ = ("_items", "_last", "_mailbox", "post", "take_item")
+    __slots__ = ("_last", "_mailbox", "_taken", "post")
 
     def __init__(self, wake: Callable[[], object]) -> None:
-        self._items: deque[Any] = deque()
+        self._taken: list[Any] = []
         self._last: list[Any] = []  # what was on its way at the close
-        self._mailbox: Mailbox = Mailbox(wake, self._items.append)
+        self._mailbox: Mailbox = Mailbox(wake, self._taken.append)
         self.post: Callable[[Any], bool] = self._mailbox.post
         """Add an item; return False if that is too late."""
-        self.take_item: Callable[[], Any] = self._items.popleft
-        """Take the next item; raises IndexError if `refill` is to be called."""
 
     def __len__(self) -> int:
-        return len(self._items) + len(self._mailbox) + len(self._last)
+        return len(self._mailbox) + len(self._last)
 
-    def ready(self) -> bool:
-        """Return whether there is an item to take."""
-        return bool(self._items or len(self._mailbox) or self._last)
-
-    def refill(self) -> bool:
-        """Fetch what has come; return whether there is an item to take."""
-        if not self._items:
+    def take_all(self) -> list[Any]:
+        """Take all that has come, in order."""
+        if len(self._mailbox):
             self._mailbox.drain()
-        if not self._items and self._last:
-            self._items.extend(self._last)
-            self._last = []
-        return bool(self._items)
+        items = [*self._taken, *self._last] if self._taken or self._last else []
+        self._taken.clear()
+        self._last.clear()
+        return items
 
     def close(self) -> None:
         """Accept nothing from now on."""
         self._last += self._mailbox.close()
-
-    def rest(self) -> list[Any]:
-        """Take all items, in order."""
-        items = [*self._items, *self._last]
-        self._items.clear()
-        self._last = []
-        return items
 
 
 class Fifo:
@@ -107,12 +97,13 @@ class Fifo:
 class _Line:
     """The items of one key."""
 
-    __slots__ = ("items", "key", "queued")
+    __slots__ = ("items", "key", "queued", "taken")
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
         self.items: deque[tuple[int, Any]] = deque()
         self.queued = False  # among those that are ready, or taken from
+        self.taken: list[int] = []  # serial numbers of what is being processed
 
 
 class Keyed:
@@ -140,9 +131,13 @@ class Keyed:
     def append(self, entry: tuple[Hashable, Any]) -> None:
         """Add an item, given with its key."""
         key, item = entry
-        line = self._lines.get(key)
-        if line is None:
-            line = self._lines.setdefault(key, _Line(key))
+        try:
+            line = self._lines.get(key)
+            if line is None:
+                line = self._lines.setdefault(key, _Line(key))
+        except BaseException:  # of the key's hash or equality
+            logger.exception("error in a key of a queue worker; its item goes by itself")
+            line = _Line(key)
         line.items.append((next(self._serial), item))
         self._count += 1
         if not line.queued:
@@ -156,9 +151,12 @@ class Keyed:
             IndexError: there is none to take now.
         """
         line = self._ready.popleft()
-        items = [line.items.popleft()[1]]
+        items = []
+        line.taken.clear()
         while line.items and len(items) < most:
-            items.append(line.items.popleft()[1])
+            serial, item = line.items.popleft()
+            items.append(item)
+            line.taken.append(serial)
         self._count -= len(items)
         return line, items
 
@@ -166,21 +164,26 @@ class Keyed:
         """Note that the items of a `take` are processed: the next of the key may be taken."""
         if line.items:
             self._ready.append(line)
-        else:
-            line.queued = False
-            del self._lines[line.key]
+            return
+        line.queued = False
+        try:
+            if self._lines.get(line.key) is line:
+                del self._lines[line.key]
+        except BaseException:  # of the key's hash or equality
+            logger.exception("error in a key of a queue worker")
 
     def put_back(self, line: _Line, items: list[Any]) -> None:
         """Put items that were taken back to the front of their line."""
-        line.items.extendleft((-1, item) for item in reversed(items))
-        self._count += len(items)
+        if items:
+            serials = line.taken[-len(items) :]
+            line.items.extendleft(reversed(list(zip(serials, items, strict=True))))
+            self._count += len(items)
 
     def rest(self) -> list[Any]:
         """Take all items, in the order in which they came."""
-        entries = sorted(
-            (entry for line in self._lines.values() for entry in line.items),
-            key=lambda entry: entry[0],
-        )
+        lines = {id(line): line for line in (*self._lines.values(), *self._ready)}
+        entries = [entry for line in lines.values() for entry in line.items]
+        entries.sort(key=lambda entry: entry[0])
         self._lines.clear()
         self._ready.clear()
         self._count = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 from collections.abc import Callable
@@ -15,7 +16,9 @@ from ..host import Host
 from ..lives import Call
 from ..runs import LoopRuns, is_own_cancellation
 from .base import running_loop
-from .drain import QueueLife, QueueOptions
+from .drain import QueueOptions
+from .stores import Fifo
+from .turns import TurnLife
 
 __all__ = ["LoopQueueLife", "ThreadQueueLife", "is_loop_queue", "make_queue"]
 
@@ -46,17 +49,17 @@ def is_loop_queue(queue: Any) -> bool:
     return inspect.iscoroutinefunction(queue.get)
 
 
-class ThreadQueueLife(QueueLife):
+class ThreadQueueLife(TurnLife):
     """A life that takes its items from a queue for threads, as of the module ``queue``.
 
-    Guarantees: as `QueueLife`. What is put into the queue itself is noticed if its class
+    Guarantees: no accepted item is lost. What is put into the queue itself is noticed if its class
     puts by a method ``_put``, as the standard ones do.
 
     The queue is called without the lock held, but for ``_put``, by which it calls us with
     its own lock held: so the order is the queue's lock before ours.
     """
 
-    __slots__ = ("_hooked", "queue")
+    __slots__ = ("_after_get", "_before_get", "queue")
 
     def __init__(
         self,
@@ -68,28 +71,24 @@ class ThreadQueueLife(QueueLife):
         port: Any = None,
         executor: Any = None,
     ) -> None:
-        super().__init__(worker, host, call, options, port, executor)
+        super().__init__(worker, host, call, options.concurrency, options.batch, port, executor)
         self.queue = queue
+        self._before_get = options.before_get
+        self._after_get = options.after_get
         put = getattr(queue, "_put", None)
-        self._hooked = put is not None
         if put is not None:
             queue._put = partial(self._on_put, put)
 
     def _on_put(self, put: Callable[[Any], object], item: Any) -> None:
         put(item)
-        with self.lock:
-            enter = (self.open or self.drains) and self._engage()
-        if enter:
-            self.enter()
+        self.engage()
 
-    def _engage(self) -> bool:
-        if self.turns >= self._width or not self.begun:
-            return False
-        self.turns += 1
-        return True
+    def _ready(self) -> bool:
+        return True  # it cannot be asked under the lock; a turn will see
 
     def put(self, item: Any, timeout: float | None = None) -> None:
         """Put an item into the queue; wait for room if it is bounded."""
+        # Who keeps a loop or a turn of this worker from getting on would wait for himself.
         may_wait = running_loop() is None and not self.inside()
         self._put(partial(self._put_item, item, timeout, may_wait))
 
@@ -135,7 +134,11 @@ class ThreadQueueLife(QueueLife):
                 None, self._put, partial(self._put_item, item, None, True)
             )
 
-    def _take(self) -> tuple[Any, Any]:
+    def _fetch(self, ticket: Any) -> tuple[Any, list[Any]]:
+        if ticket is not None:
+            self._done(ticket)
+        if not (self.open or self.drains):
+            raise IndexError
         if self._before_get is not None:
             self._call_hook(self._before_get)
         items: list[Any] = []
@@ -153,7 +156,7 @@ class ThreadQueueLife(QueueLife):
             pass
         if not items:
             raise IndexError
-        return len(items), items if self._batch is not None else items[0]
+        return len(items), items if self._batch is None else [items]
 
     def _get(self) -> Any:
         queue = self.queue
@@ -166,11 +169,12 @@ class ThreadQueueLife(QueueLife):
                 self.failed()
             raise Empty from None
 
-    def _done(self, line: Any) -> None:
+    def _done(self, count: int) -> None:
         task_done = getattr(self.queue, "task_done", None)
         if task_done is not None:
-            for _ in range(line):
-                self._call_hook(task_done)
+            for _ in range(count):
+                with contextlib.suppress(ValueError):  # it has not counted the item
+                    task_done()
 
     def _leave(self) -> bool:
         with self.lock:
@@ -194,11 +198,13 @@ class ThreadQueueLife(QueueLife):
             self.failed()
             return True
 
-    def _put_back(self, line: Any, got: Any) -> None:
-        self._interrupted += got if self._batch is not None else [got]
+    def _give_back(self, ticket: Any, gots: list[Any]) -> None:
+        for got in gots:
+            self._interrupted += got if self._batch is not None else [got]
+        self._done(ticket)
 
     def _rest(self) -> list[Any]:
-        rest = super()._rest()
+        rest = list(self._interrupted)
         while True:
             try:
                 item = self._get()
@@ -208,10 +214,10 @@ class ThreadQueueLife(QueueLife):
                 rest.append(item)
 
 
-class LoopQueueLife(QueueLife):
+class LoopQueueLife(TurnLife):
     """A life that takes its items from a queue for coroutines, as ``asyncio.Queue``.
 
-    Guarantees: as `QueueLife`, in the order in which the queue gives its items. Stopping
+    Guarantees: no accepted item is lost; they begin in the order in which the queue gives its items. Stopping
     puts None into the queue, as older programs expect; if that does not end the ``get``
     that waits, it is cancelled.
 
@@ -219,7 +225,7 @@ class LoopQueueLife(QueueLife):
     turns, as soon as one is free. Fields below ``queue`` belong to the loop's thread.
     """
 
-    __slots__ = ("_direct", "_getting", "_halted", "_hooks", "_late_puts", "queue")
+    __slots__ = ("_direct", "_getting", "_halted", "_hooks", "_late_puts", "queue", "store")
 
     def __init__(
         self,
@@ -232,12 +238,11 @@ class LoopQueueLife(QueueLife):
         executor: Any,
         is_async: bool,
     ) -> None:
-        super().__init__(worker, host, call, options, port, executor)
+        super().__init__(worker, host, call, options.concurrency, options.batch, port, executor)
         self._on_loop = is_async
         self._direct = is_async and options.concurrency == 1
         self._hooks = options.before_get, options.after_get
-        self._before_get = self._after_get = None
-        self._bound = 0
+        self.store = Fifo()  # what is on its way to a turn
         self.queue = queue
         self._getting = False  # a get waits for an item
         self._halted = False  # and was cancelled by us
@@ -248,7 +253,7 @@ class LoopQueueLife(QueueLife):
     def put(self, item: Any, timeout: float | None = None) -> None:
         """Put an item into the queue; wait for room if it is bounded."""
         driver = self._driver()
-        if getattr(self.queue, "maxsize", 0) and self._may_wait():
+        if getattr(self.queue, "maxsize", 0) and running_loop() is None and not self.inside():
             self._check_open()
             future = driver.port.spawn_coroutine_threadsafe(self._put(item))
             try:
@@ -319,12 +324,14 @@ class LoopQueueLife(QueueLife):
     def _accept(self, item: Any) -> None:
         """Take over an item that was put from another thread: in the loop."""
         if not self._late_puts and type(self.queue).put is asyncio.Queue.put:
+            size = self.queue.qsize()
             try:
                 self.queue.put_nowait(item)
             except asyncio.QueueFull:
                 pass
             except BaseException:
-                self._refuse(item)
+                # A heap has taken the item before it finds that it does not compare.
+                self._refuse(item if self.queue.qsize() == size else None)
                 self._was_put()
                 return
             else:
@@ -485,21 +492,34 @@ class LoopQueueLife(QueueLife):
 
     # Turns.
 
-    def _take(self) -> tuple[Any, Any]:
-        _, got = super()._take()
-        return len(got) if self._batch is not None else 1, got
+    def _ready(self) -> bool:
+        return self.store.ready()
 
-    def _put_back(self, line: Any, got: Any) -> None:
-        super()._put_back(None, got)
+    def _fetch(self, ticket: Any) -> tuple[Any, list[Any]]:
+        if ticket is not None:
+            self._done(ticket)
+        with self.lock:
+            if not (self.open or self.drains):
+                raise IndexError
+            _, items = self.store.take(self._batch or 1)
+        return len(items), items if self._batch is None else [items]
 
-    def _done(self, line: Any) -> None:
-        self._driver().post(partial(self._task_done, line))
+    def _give_back(self, ticket: Any, gots: list[Any]) -> None:
+        if gots:
+            with self.lock:
+                self.store.put_back(None, gots if self._batch is None else gots[0])
+        else:
+            self._done(ticket)
+
+    def _done(self, count: int) -> None:
+        self._driver().post(partial(self._task_done, count))
 
     def _task_done(self, count: int) -> None:
         task_done = getattr(self.queue, "task_done", None)
         if task_done is not None:
             for _ in range(count):
-                self._call_hook(task_done)
+                with contextlib.suppress(ValueError):  # it has not counted the item
+                    task_done()
 
     def _leave(self) -> bool:
         left = super()._leave()
@@ -542,7 +562,8 @@ class LoopQueueLife(QueueLife):
             self._driver().task.cancel()
 
     def _rest(self) -> list[Any]:
-        rest = super()._rest()
+        with self.lock:
+            rest = self._interrupted + self.store.rest()
         while True:
             try:
                 item = self._get_now()
