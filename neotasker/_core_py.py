@@ -144,19 +144,16 @@ class FutureCore:
     sleeps that long.
     """
 
-    # Defaults, which an instance shadows when it comes to that: a future that nobody
-    # waits for costs three attributes.
-    _phase = _PENDING
-    _failed = False
+    # Slots, because the interpreter is quick with them; what is seldom asked for has a
+    # default in the class, which an instance shadows when it comes to that.
+    __slots__ = ("_callbacks", "_condition_made", "_failed", "_parked", "_phase", "_value")
     _seen = False
-    _value = None
-    _callbacks = None
-    _parked = None
-    _condition_made = None
     _waiters_made = None
 
     def __init__(self):
-        pass
+        self._phase = _PENDING
+        self._failed = False
+        self._value = self._callbacks = self._parked = self._condition_made = None
 
     # What the standard functions touch.
 
@@ -402,12 +399,24 @@ class TaskCore(FutureCore):
     run, before its result is seen, or when it is cancelled.
     """
 
-    _call = None  # target, arguments and context
-    _dispatcher = _view = None
-    _lane = 2
-    _waiting = False  # in a lane; protected by the dispatcher's lock
+    __slots__ = (
+        "_call",  # target, arguments and context
+        "_dispatcher",
+        "_finished",
+        "_lane",
+        "_queued",
+        "_started",
+        "_view",
+        "_waiting",  # in a lane; protected by the dispatcher's lock
+    )
     _warned = 0
-    _queued = _started = _finished = None
+
+    def __init__(self):
+        FutureCore.__init__(self)
+        self._call = self._dispatcher = self._view = None
+        self._lane = 2
+        self._waiting = False
+        self._queued = self._started = self._finished = None
 
     @property
     def lane(self):
@@ -561,10 +570,13 @@ class Submitter:
             _check_target(fn)
         dispatcher = self._dispatcher
         task = new(dispatcher._task_type)
+        # What TaskCore.__init__ does, without the calls.
+        task._phase = _PENDING
+        task._failed = False
+        task._value = task._callbacks = task._parked = task._condition_made = None
+        task._started = task._finished = None
         task._call = (fn, args, kwargs, copy_context())
-        lane = self._lane
-        if lane != 2:
-            task._lane = lane
+        task._lane = lane = self._lane
         task._dispatcher = dispatcher
         task._view = self
         dispatcher._enqueue(task, lane, False)
@@ -718,7 +730,8 @@ class Dispatcher:
 
     def make(self, fn, args, kwargs, lane):
         """Return a task that is not queued yet, in a copy of the caller's context."""
-        task = object.__new__(self._task_type)
+        task = new(self._task_type)
+        TaskCore.__init__(task)
         task._call = (fn, args, kwargs, copy_context())
         task._lane = lane
         task._dispatcher = self
@@ -903,21 +916,25 @@ class Dispatcher:
 
     def _pick(self, now):
         """Take the task that may start first out of its lane, or None. The lock is held."""
-        lane = 0
         for tasks in self._lanes:
-            while tasks:
-                if not tasks[0]._waiting:  # cancelled
+            if tasks:
+                task = tasks[0]
+                while not task._waiting:  # cancelled
                     tasks.popleft()
-                    self._dead[lane] -= 1
-                    continue
-                if self._active >= self._limits[lane]:
-                    return None
-                task = tasks.popleft()
-                task._waiting = False
-                self._active += 1
-                self._wait_seconds[lane] += now - task._queued
-                return task
-            lane += 1
+                    self._dead[task._lane] -= 1
+                    if not tasks:
+                        break
+                    task = tasks[0]
+                else:
+                    lane = task._lane
+                    active = self._active
+                    if active >= self._limits[lane]:
+                        return None
+                    tasks.popleft()
+                    task._waiting = False
+                    self._active = active + 1
+                    self._wait_seconds[lane] += now - task._queued
+                    return task
         return None
 
     def _account(self, task):
@@ -1028,19 +1045,20 @@ class Dispatcher:
                     place.task = task
                     if self._space:
                         released = self._take_space(1)
-                    leaving = False
+                    # After a task of one lane only those of it and below may follow.
+                    more = idle and (surplus or self._active < self._limits[task._lane])
                 else:
+                    more = idle and surplus
                     leaving = surplus or self._leaving or self._launcher is not None
-                # After a task of one lane only those of it and below may follow.
-                more = surplus or (task is not None and self._active < self._limits[task._lane])
-                if more and idle and not self._waking and self._startable():
+                if more and not self._waking and self._startable():
                     self._waking = True
                     wake = idle.pop()
-                if leaving:
-                    self._threads -= 1
-                    del self._places[id(place)]
-                elif task is None:
-                    idle.append(place)
+                if task is None:
+                    if leaving:
+                        self._threads -= 1
+                        del self._places[id(place)]
+                    else:
+                        idle.append(place)
             finally:
                 release()
             if parked or released:

@@ -151,7 +151,7 @@ class Keyed:
             IndexError: there is none to take now.
         """
         line = self._ready.popleft()
-        items = []
+        items: list[Any] = []
         line.taken.clear()
         while line.items and len(items) < most:
             serial, item = line.items.popleft()

@@ -52,8 +52,8 @@ def is_loop_queue(queue: Any) -> bool:
 class ThreadQueueLife(TurnLife):
     """A life that takes its items from a queue for threads, as of the module ``queue``.
 
-    Guarantees: no accepted item is lost. What is put into the queue itself is noticed if its class
-    puts by a method ``_put``, as the standard ones do.
+    Guarantees: no accepted item is lost. What is put into the queue itself is noticed if
+    its class puts by a method ``_put``, as the standard ones do.
 
     The queue is called without the lock held, but for ``_put``, by which it calls us with
     its own lock held: so the order is the queue's lock before ours.
@@ -217,9 +217,9 @@ class ThreadQueueLife(TurnLife):
 class LoopQueueLife(TurnLife):
     """A life that takes its items from a queue for coroutines, as ``asyncio.Queue``.
 
-    Guarantees: no accepted item is lost; they begin in the order in which the queue gives its items. Stopping
-    puts None into the queue, as older programs expect; if that does not end the ``get``
-    that waits, it is cancelled.
+    Guarantees: no accepted item is lost; they begin in the order in which the queue gives
+    them. Stopping puts None into the queue, as older programs expect; if that does not end
+    the ``get`` that waits, it is cancelled.
 
     The worker's task gets the items. Unless it runs the target itself it hands them to
     turns, as soon as one is free. Fields below ``queue`` belong to the loop's thread.
