@@ -1008,7 +1008,7 @@ class Dispatcher:
         """End one task and pick the next in one locked section, for ever."""
         place = _Place()
         task = None
-        woken = False
+        woken = well = False
         acquire, release = self._acquire, self._release
         completed, idle = self._completed, self._idle
         with self._lock:
