@@ -46,7 +46,10 @@ def _after_fork_in_child() -> None:
         for task in waiting:
             task.cancel()
         for task in running:
-            task.set_exception(BrokenExecutor("the task runs in the parent of this process"))
+            if not task.done():  # the fork came between its end and the next task
+                task.set_exception(
+                    BrokenExecutor("the task runs in the parent of this process")
+                )
 
 
 # The one hook that runs when the main thread is done and before the others are

@@ -25,7 +25,7 @@ FLOORS = {
         "loopclock.py",
         "host.py",
     },
-    5: {"pool.py", "aloops.py", "lives.py", "runs.py"},
+    5: {"pool.py", "aloops.py", "lives.py", "runs.py", "job.py"},
     6: {
         "timers.py",
         "watch.py",
@@ -38,7 +38,13 @@ FLOORS = {
         "workers/turns.py",
     },
     7: {"stop.py", "job_table.py", "workers/continuous.py", "workers/drain.py"},
-    8: {"workers/interval.py", "workers/event.py", "workers/userqueue.py", "life.py"},
+    8: {
+        "workers/interval.py",
+        "workers/event.py",
+        "workers/threadqueue.py",
+        "workers/loopqueue.py",
+        "life.py",
+    },
     9: {"supervisor.py", "workers/queue.py"},
     10: {"workers/__init__.py"},
     11: {"__init__.py"},

@@ -735,3 +735,19 @@ def test_the_gil_state_is_what_the_interpreter_says(nt):
         assert not sys._is_gil_enabled()
     else:
         assert getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+def test_a_pool_that_never_pauses_lets_other_threads_run(nt):
+    def again():
+        pool.submit(again)
+
+    with nt.TaskPool(pool_size=1) as pool:
+        task = pool.submit(again)
+        began = time.monotonic()
+        for _ in range(20):
+            thread = threading.Thread(target=task.done)
+            thread.start()
+            thread.join()
+        taken = time.monotonic() - began
+    # Each change of threads costs a switch interval, 5 ms, and starvation costs minutes.
+    assert taken < 20

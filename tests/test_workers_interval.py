@@ -168,6 +168,15 @@ def test_the_delay_may_be_changed_while_it_runs(make, clock, runs):
     assert runs.times == [pytest.approx(t) for t in (0, 1, 2, 12)]
 
 
+def test_a_delay_that_makes_no_sense_does_not_stop_the_worker(make, clock, runs, caplog):
+    worker = make(delay=1)
+    worker.start()
+    worker.delay = "soon"
+    clock.advance(2.5)
+    assert len(runs.times) == 3
+    assert "worker x: " in caplog.text and "taken as 1.0 s" in caplog.text
+
+
 def test_jitter_is_added_to_due_times_that_do_not_drift(make, clock, runs):
     worker = make(interval=1, jitter=0.5)
     worker.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ from .base import Figure, seconds
 from .continuous import BackgroundAsyncWorker
 
 __all__ = ["BackgroundIntervalWorker"]
+
+logger = logging.getLogger("neotasker")
 
 _POLICIES = ("skip", "delay", "burst")
 
@@ -216,8 +219,11 @@ class DelayLife(_IntervalLife):
 
     def _pause(self) -> float:
         worker: Any = self.worker
-        pause: float = worker._pause_between_runs()
-        return pause
+        try:
+            return seconds("delay", worker._pause_between_runs())
+        except Exception as exc:  # the attribute is anybody's to set
+            logger.error("worker %s: %s; taken as %s s", worker._title, exc, _DEFAULT_DELAY)
+            return _DEFAULT_DELAY
 
     def after_run(self) -> None:
         """Begin the pause."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,9 @@ from ..host import Host
 from ..lives import Life
 from .continuous import BackgroundAsyncWorker
 from .drain import QueueLife, QueueOptions
+from .loopqueue import LoopQueueLife
+from .threadqueue import ThreadQueueLife
 from .turns import TurnLife
-from .userqueue import LoopQueueLife, ThreadQueueLife, is_loop_queue, make_queue
 
 __all__ = ["BackgroundQueueWorker", "ItemQueue"]
 
@@ -119,8 +121,8 @@ class BackgroundQueueWorker(BackgroundAsyncWorker):
             life = QueueLife(self, host, call, options, port, self._executor)
             self._queue = ItemQueue(life, self._maxsize)
             return life
-        queue = self._queue = make_queue(self._queue_class, self._maxsize)
-        if not is_loop_queue(queue):
+        queue = self._queue = _make_queue(self._queue_class, self._maxsize)
+        if not inspect.iscoroutinefunction(queue.get):
             port = self._port(loop) if is_async else None
             return ThreadQueueLife(self, host, call, options, queue, port, self._executor)
         if loop is None:
@@ -190,3 +192,11 @@ def _whole(name: str, value: Any, least: int) -> int:
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {value!r}")
     return value
+
+
+def _make_queue(cls: Callable[..., Any], maxsize: int) -> Any:
+    queue = cls(maxsize=maxsize) if maxsize else cls()
+    for method in ("put", "get"):
+        if not callable(getattr(queue, method, None)):
+            raise TypeError(f"a queue needs a method {method}, which {queue!r} has not")
+    return queue

@@ -1,4 +1,4 @@
-"""The lives of queue workers whose items wait in a queue of the user's class."""
+"""The life of a queue worker whose items wait in a queue for coroutines, of any class."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import inspect
 import logging
 from collections.abc import Callable
 from functools import partial
-from queue import Full
 from typing import Any
 
 from ..errors import QueueFull, WorkerNotStarted
@@ -20,198 +19,15 @@ from .drain import QueueOptions
 from .stores import Fifo
 from .turns import TurnLife
 
-__all__ = ["LoopQueueLife", "ThreadQueueLife", "is_loop_queue", "make_queue"]
+__all__ = ["LoopQueueLife"]
 
 logger = logging.getLogger("neotasker")
 
 _PAUSE = 1.0  # seconds after a get that raised
 
 
-class Empty(Exception):
-    """There is nothing to get now, from a queue of whatever class."""
-
-
-def make_queue(cls: Callable[..., Any], maxsize: int) -> Any:
-    """Return a queue of the user's class.
-
-    Raises:
-        TypeError: it has no ``put`` and ``get``.
-    """
-    queue = cls(maxsize=maxsize) if maxsize else cls()
-    for method in ("put", "get"):
-        if not callable(getattr(queue, method, None)):
-            raise TypeError(f"a queue needs a method {method}, which {queue!r} has not")
-    return queue
-
-
-def is_loop_queue(queue: Any) -> bool:
-    """Return whether a queue is to be used on a loop: its ``get`` is a coroutine function."""
-    return inspect.iscoroutinefunction(queue.get)
-
-
-class ThreadQueueLife(TurnLife):
-    """A life that takes its items from a queue for threads, as of the module ``queue``.
-
-    Guarantees: no accepted item is lost. What is put into the queue itself is noticed if
-    its class puts by a method ``_put``, as the standard ones do.
-
-    The queue is called without the lock held, but for ``_put``, by which it calls us with
-    its own lock held: so the order is the queue's lock before ours.
-    """
-
-    __slots__ = ("_after_get", "_before_get", "queue")
-
-    def __init__(
-        self,
-        worker: Any,
-        host: Host,
-        call: Call,
-        options: QueueOptions,
-        queue: Any,
-        port: Any = None,
-        executor: Any = None,
-    ) -> None:
-        super().__init__(worker, host, call, options.concurrency, options.batch, port, executor)
-        self.queue = queue
-        self._before_get = options.before_get
-        self._after_get = options.after_get
-        put = getattr(queue, "_put", None)
-        if put is not None:
-            queue._put = partial(self._on_put, put)
-
-    def _on_put(self, put: Callable[[Any], object], item: Any) -> None:
-        put(item)
-        self.engage()
-
-    def _ready(self) -> bool:
-        return True  # it cannot be asked under the lock; a turn will see
-
-    def put(self, item: Any, timeout: float | None = None) -> None:
-        """Put an item into the queue; wait for room if it is bounded."""
-        # Who keeps a loop or a turn of this worker from getting on would wait for himself.
-        may_wait = running_loop() is None and not self.inside()
-        self._put(partial(self._put_item, item, timeout, may_wait))
-
-    def _put_item(self, item: Any, timeout: float | None, may_wait: bool) -> None:
-        queue = self.queue
-        try:
-            if not may_wait and hasattr(queue, "put_nowait"):
-                queue.put_nowait(item)
-            elif timeout is not None:
-                queue.put(item, timeout=timeout)
-            else:
-                queue.put(item)
-        except Full:
-            raise QueueFull(
-                f"the queue of worker {self._title} is full, {queue!r}: put later, raise its "
-                "maxsize, or await put()"
-            ) from None
-
-    def _put(self, put: Callable[[], object]) -> None:
-        with self.lock:
-            if not self.open:
-                raise self.closed()
-            self.putting += 1
-        try:
-            put()
-        finally:
-            with self.lock:
-                self.putting -= 1
-                enter = (self.open or self.drains) and self._engage()
-                over = self._is_over()
-        if enter:
-            self.enter()
-        elif over:
-            self._all_left()
-
-    async def put_async(self, item: Any) -> None:
-        """Put an item into the queue; wait for room in a thread if it is bounded."""
-        try:
-            self._put(partial(self._put_item, item, None, False))
-        except QueueFull:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(
-                None, self._put, partial(self._put_item, item, None, True)
-            )
-
-    def _fetch(self, ticket: Any) -> tuple[Any, list[Any]]:
-        if ticket is not None:
-            self._done(ticket)
-        if not (self.open or self.drains):
-            raise IndexError
-        if self._before_get is not None:
-            self._call_hook(self._before_get)
-        items: list[Any] = []
-        try:
-            while len(items) < (self._batch or 1):
-                item = self._get()
-                if self._after_get is not None:
-                    self._call_hook(self._after_get, item)
-                if item is None:  # the mark by which older programs stop a worker
-                    self._done(1)
-                    self.stop_worker()
-                    break
-                items.append(item)
-        except Empty:
-            pass
-        if not items:
-            raise IndexError
-        return len(items), items if self._batch is None else [items]
-
-    def _get(self) -> Any:
-        queue = self.queue
-        try:
-            return (
-                queue.get_nowait() if hasattr(queue, "get_nowait") else queue.get(block=False)
-            )
-        except Exception as exc:
-            if type(exc).__name__ not in ("Empty", "QueueEmpty"):
-                self.failed()
-            raise Empty from None
-
-    def _done(self, count: int) -> None:
-        task_done = getattr(self.queue, "task_done", None)
-        if task_done is not None:
-            for _ in range(count):
-                with contextlib.suppress(ValueError):  # it has not counted the item
-                    task_done()
-
-    def _leave(self) -> bool:
-        with self.lock:
-            self.turns -= 1
-            look = self.open or self.drains
-        # A put that came before the turn was counted out has left its item to us.
-        more = look and not self._is_empty()
-        with self.lock:
-            if more and self._engage():
-                return False
-            self.on -= 1
-            over = self._is_over()
-        if over:
-            self._all_left()
-        return True
-
-    def _is_empty(self) -> bool:
-        try:
-            return bool(self.queue.empty())
-        except Exception:
-            self.failed()
-            return True
-
-    def _give_back(self, ticket: Any, gots: list[Any]) -> None:
-        for got in gots:
-            self._interrupted += got if self._batch is not None else [got]
-        self._done(ticket)
-
-    def _rest(self) -> list[Any]:
-        rest = list(self._interrupted)
-        while True:
-            try:
-                item = self._get()
-            except Empty:
-                return rest
-            if item is not None:
-                rest.append(item)
+class _Empty(Exception):
+    """There is nothing to get now."""
 
 
 class LoopQueueLife(TurnLife):
@@ -368,7 +184,7 @@ class LoopQueueLife(TurnLife):
                 self._call_hook(before_get)
             try:
                 item = await self._get()
-            except Empty:
+            except _Empty:
                 continue
             if after_get is not None:
                 self._call_hook(after_get, item)
@@ -398,7 +214,7 @@ class LoopQueueLife(TurnLife):
         """Return an item of the queue.
 
         Raises:
-            Empty: there is none, because the life was closed meanwhile, or because the
+            _Empty: there is none, because the life was closed meanwhile, or because the
                 queue's class has failed.
         """
         self._getting = True
@@ -410,7 +226,7 @@ class LoopQueueLife(TurnLife):
                 task = asyncio.current_task()
                 assert task is not None
                 if task.uncancel() == 0:
-                    raise Empty from None
+                    raise _Empty from None
             if isinstance(exc, GeneratorExit) or is_own_cancellation(exc):
                 raise
             self.failed()
@@ -419,7 +235,7 @@ class LoopQueueLife(TurnLife):
         driver = self._driver()
         self.host.ticker.call_later(_PAUSE, driver.post, driver.wake)
         await driver.sleep()
-        raise Empty
+        raise _Empty
 
     def _fill(self, item: Any, after_get: Callable[[Any], object] | None) -> list[Any]:
         """Return *item* and those that make up a batch with it, as far as they are there."""
@@ -427,7 +243,7 @@ class LoopQueueLife(TurnLife):
         while len(items) < (self._batch or 1):
             try:
                 item = self._get_now()
-            except Empty:
+            except _Empty:
                 break
             if after_get is not None:
                 self._call_hook(after_get, item)
@@ -442,10 +258,10 @@ class LoopQueueLife(TurnLife):
         """Return an item that is there, by the queue's own ``get``, without waiting.
 
         Raises:
-            Empty: there is none, or the class does not say.
+            _Empty: there is none, or the class does not say.
         """
         if self._is_empty():
-            raise Empty
+            raise _Empty
         coro = self.queue.get()
         try:
             coro.send(None)
@@ -453,9 +269,9 @@ class LoopQueueLife(TurnLife):
             return got.value
         except BaseException:
             self.failed()
-            raise Empty from None
+            raise _Empty from None
         coro.close()
-        raise Empty
+        raise _Empty
 
     def _is_empty(self) -> bool:
         empty = getattr(self.queue, "empty", None)
@@ -529,6 +345,9 @@ class LoopQueueLife(TurnLife):
 
     # Life.
 
+    def _begin(self) -> None:
+        self._driver().begin()  # whose task sees to the rest, without a turn to begin with
+
     def _on_close(self) -> None:
         driver = self._driver()
         if driver.task is not None:
@@ -567,7 +386,7 @@ class LoopQueueLife(TurnLife):
         while True:
             try:
                 item = self._get_now()
-            except Empty:
+            except _Empty:
                 return rest
             if item is not None:
                 rest.append(item)

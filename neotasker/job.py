@@ -1,0 +1,469 @@
+"""`AsyncJob`: one job of a job scheduler: what is run, when, and how it went."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import datetime
+import inspect
+import logging
+import math
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from threading import get_ident
+from typing import Any, Literal
+
+from ._accel import TimerCore
+from .cron import Cron
+from .loopclock import Timing
+from .priority import TASK_NORMAL, lane_of
+
+__all__ = ["AsyncJob"]
+
+logger = logging.getLogger("neotasker")
+
+Overlap = Literal["skip", "allow", "queue"]
+Missed = Literal["skip", "delay", "burst"]
+
+_OVERLAPS = ("skip", "allow", "queue")
+_POLICIES = ("skip", "delay", "burst")
+
+# Cron goes by the clock of the wall, which may be set and runs on while the machine is
+# suspended: so a job looks at it again after that many seconds, however far its moment.
+_CRON_NAP = 30.0
+# After a suspension of years there is no telling how much was missed, but when to run next.
+_CRON_STEPS = 10_000
+
+
+class AsyncJob:
+    """One job: what is run, when, and how it went.
+
+    Guarantees: runs begin at due times only, never early; at most one at once unless
+    ``overlap='allow'``. What fell due and had no run is counted in `missed`. A run that
+    raises is logged and kept as `last_error`; the job goes on.
+
+    The runs of a coroutine and what belongs to them are touched by the loop's thread
+    alone; those of a plain function are protected by the scheduler's lock, as is the
+    timer of both.
+    """
+
+    def __init__(
+        self,
+        scheduler: Any,
+        target: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        interval: float | None = None,
+        timer: float | None = None,
+        number: int = 0,
+        *,
+        overlap: Overlap = "skip",
+        missed: Missed = "skip",
+        max_runs: int | None = None,
+        until: datetime.datetime | float | None = None,
+        cron: str | None = None,
+        tz: str | datetime.tzinfo | None = None,
+        priority: int = TASK_NORMAL,
+        name: str | None = None,
+    ) -> None:
+        """Make a job; see `AsyncJobScheduler.create_threadsafe`."""
+        if not callable(target):
+            raise TypeError(f"the target of a job must be callable, not {target!r}")
+        if overlap not in _OVERLAPS:
+            raise ValueError(f"overlap must be 'skip', 'allow' or 'queue', not {overlap!r}")
+        if missed not in _POLICIES:
+            raise ValueError(f"missed must be 'skip', 'delay' or 'burst', not {missed!r}")
+        if cron is not None and interval is not None:
+            raise ValueError(
+                f"both cron ({cron!r}) and interval ({interval!r}) are given: choose one"
+            )
+        if tz is not None and cron is None:
+            raise ValueError(f"tz={tz!r} is for cron=, which was not given")
+        lane_of(priority)
+        self.target = target
+        self.args = tuple(args)
+        self.kwargs = dict(kwargs or {})
+        self.interval = None if interval is None else _seconds("interval", interval, True)
+        self.timer = 0.0 if timer is None else _seconds("timer", timer, False)
+        self.number = _count("number", number, 0)
+        self.overlap = overlap
+        self.priority = priority
+        self.name = name or getattr(target, "__name__", None) or type(target).__name__
+        self.runs = 0
+        self.last_error: BaseException | None = None
+        """The exception of the latest run that has failed."""
+        self.last_duration: float | None = None
+        """How many seconds the latest run that has ended took."""
+        self._limit = min(
+            self.number or math.inf,
+            math.inf if max_runs is None else _count("max_runs", max_runs, 1),
+        )
+        self._cron = None if cron is None else Cron(cron, tz)
+        if self.interval is None and self._cron is None:
+            if self._limit not in (1, math.inf):
+                raise ValueError(
+                    f"a job that is to run {self._limit} times needs interval= or cron="
+                )
+            self._limit = 1
+        self._until = _epoch(until)
+        self._policy: Missed = missed
+        self._is_async = inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(
+            getattr(target, "__call__", None)  # noqa: B004
+        )
+        self._scheduler = scheduler
+        self._lock = scheduler._lock
+        self._context = contextvars.copy_context()
+        self._id: str | None = None
+        self._active = True
+        self._armed: TimerCore | None = None
+        self._missed = 0
+        self._owed = 0  # runs that the queue of overlap='queue' holds
+        self._late = False  # something was missed since the phase began
+        self._running = 0
+        self._began: float | None = None  # when the latest run did, by the ticker's clock
+        self._call = self.target
+        if self.args or self.kwargs:
+            self._call = partial(self.target, *self.args, **self.kwargs)
+        self._is_simple = (
+            self._is_async and overlap != "allow" and until is None and self._limit == math.inf
+        )
+
+    # Looking.
+
+    @property
+    def id(self) -> str:
+        """A UUID."""
+        if self._id is None:
+            self._id = str(uuid.uuid4())
+        return self._id
+
+    @property
+    def active(self) -> bool:
+        """Whether the job will run again, once its scheduler does."""
+        return self._active
+
+    @property
+    def running(self) -> int:
+        """How many runs are on."""
+        return self._running
+
+    @property
+    def missed(self) -> int:
+        """How many times the job fell due and was not run."""
+        armed = self._armed
+        return self._missed + (0 if armed is None else armed.missed)
+
+    @property
+    def last_start(self) -> datetime.datetime | None:
+        """When the latest run began."""
+        return None if self._began is None else self._moment(self._began)
+
+    @property
+    def next_run(self) -> datetime.datetime | None:
+        """When the job is due next, in the zone of its cron, else in UTC; None: not at all."""
+        armed = self._armed
+        if not self._active or armed is None:
+            return None
+        if self._cron is not None:
+            return self._cron.next
+        return self._moment(armed.when)
+
+    def _moment(self, when: float) -> datetime.datetime:
+        """Return a time of the ticker's clock as one of the calendar."""
+        host = self._scheduler._host
+        seconds = host.clock.time() + when - host.ticker.now()
+        return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+
+    def cancel(self) -> bool:
+        """Let no further run begin; return False if there was none to come.
+
+        A run that is on goes on.
+        """
+        with self._lock:
+            if not self._active:
+                return False
+            self._finish()
+            return True
+
+    def __repr__(self) -> str:
+        if self._cron is not None:
+            when = f"cron {self._cron.expression!r}"
+        elif self.interval is not None:
+            when = f"every {self.interval:g} s"
+        else:
+            when = "once"
+        state = "active" if self._active else "done"
+        return f"<{type(self).__name__} {self.name} {when}, {self.runs} runs, {state}>"
+
+    # Timing.
+
+    def _arm(self) -> None:
+        """Set the timer: at first, and when the scheduler starts again. The lock is held."""
+        if not self._active:
+            return
+        scheduler = self._scheduler
+        first = self.timer if not self.runs or self.interval is None else self.interval
+        if self._cron is not None:
+            self._cron.begin(scheduler._host.clock.time() + self.timer)
+            self._arm_cron()
+        elif self.interval is None:
+            self._armed = self._clock().call_later(first, self._fire)
+        else:
+            fire = self._fire_coroutine if self._is_simple else self._fire
+            self._armed = self._clock().call_every(
+                self.interval, fire, missed=self._policy, first=first
+            )
+
+    def _clock(self) -> Timing:
+        """Return the clock that calls where the job begins its runs."""
+        scheduler = self._scheduler
+        on_loop = self._is_async or self._cron is not None
+        clock: Timing = scheduler._loop_clock() if on_loop else scheduler._host.ticker
+        return clock
+
+    def _arm_cron(self) -> None:
+        cron, host = self._cron, self._scheduler._host
+        assert cron is not None
+        moment = None if cron.next is None else cron.next.timestamp()
+        if moment is None or (self._until is not None and moment > self._until):
+            self._finish()
+            return
+        pause = max(moment - host.clock.time(), 0.0)
+        self._armed = self._clock().call_later(min(pause, _CRON_NAP), self._look)
+
+    def _disarm(self) -> None:
+        armed, self._armed = self._armed, None
+        if armed is not None:
+            armed.cancel()
+            self._missed += armed.missed
+
+    def _finish(self) -> None:
+        """Be done: nothing will be due any more. The lock is held."""
+        self._active = False
+        self._owed = 0
+        self._disarm()
+        self._scheduler._forget(self)
+
+    def _look(self) -> None:
+        """See what the clock of the wall says of a cron job: in the loop."""
+        fires = 0
+        with self._lock:
+            cron, now = self._cron, self._scheduler._host.clock.time()
+            assert cron is not None
+            if not self._active or self._armed is None:
+                return
+            for _ in range(_CRON_STEPS):
+                if cron.next is None or cron.next.timestamp() > now:
+                    break
+                if not fires or self._policy == "burst":
+                    fires += 1
+                else:
+                    self._missed += 1
+                cron.step()
+            else:
+                cron.begin(now)
+            self._arm_cron()
+        for _ in range(fires):
+            self._begin()
+
+    def _fire(self) -> None:
+        """Begin the run that is due: on the tick, or in the loop."""
+        if self._until is not None and self._scheduler._host.clock.time() > self._until:
+            self.cancel()
+        elif self._active:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Begin a run, unless the one before is in the way."""
+        if self._is_async:
+            if self._may_begin():
+                self._launch()
+            return
+        with self._lock:
+            begin = self._may_begin()
+        if begin:
+            self._hand_over()
+
+    def _may_begin(self) -> bool:
+        """Count a run that is about to begin, or what becomes of it if it may not."""
+        if not self._scheduler._active or self.runs >= self._limit:
+            return False
+        if self._running and self.overlap != "allow":
+            if self.overlap == "queue":
+                self._owed += 1
+            else:
+                self._missed += 1
+                self._late = True
+            return False
+        self.runs += 1
+        self._running += 1
+        if self.runs >= self._limit and self._active:
+            with self._lock:
+                self._finish()
+        return True
+
+    def _may_go_on(self) -> bool:
+        """See to what was passed over in a run that has ended; return whether to begin one."""
+        if self._late:
+            self._late = False
+            if self._policy == "delay" and self.interval is not None:
+                with self._lock:
+                    if self._active and self._armed is not None:
+                        self._disarm()
+                        self._armed = self._clock().call_every(
+                            self.interval, self._fire, missed="delay"
+                        )
+        if not self._owed:
+            return False
+        self._owed -= 1
+        return self._may_begin()
+
+    # Runs of coroutines, in the loop.
+
+    def _fire_coroutine(self) -> None:
+        """Do what `_fire` does for a coroutine that has nothing but an interval.
+
+        In one piece, as this is what most fires come to.
+        """
+        scheduler = self._scheduler
+        if self._running or not self._active or not scheduler._active:
+            self._fire()
+            return
+        self.runs += 1
+        self._running = 1
+        self._began = began = scheduler._now()
+        try:
+            coro = self._call()
+            context = self._context.copy()
+            if scheduler._starts_eagerly:
+                task = asyncio.Task(
+                    coro,
+                    loop=scheduler._gate.loop,
+                    name=self.name,
+                    context=context,
+                    eager_start=True,  # type: ignore[call-arg]  # newer interpreters only
+                )
+            else:
+                task = scheduler._gate.create_task(coro, name=self.name, context=context)
+            if not task.done():
+                self._stays_on(began, task)
+                return
+            task.result()
+        except asyncio.CancelledError:
+            pass
+        except BaseException as exc:
+            self._failed(exc)
+        self.last_duration = scheduler._now() - began
+        self._running = 0
+
+    def _stays_on(self, began: float, task: asyncio.Task[Any]) -> None:
+        """See to a run that has begun, and waits for something."""
+        self._scheduler._on_loop += 1
+        self._scheduler._gate.hold(task)
+        task.add_done_callback(partial(self._on_done, began))
+
+    def _launch(self) -> None:
+        """Begin a run that was counted already."""
+        scheduler = self._scheduler
+        scheduler._on_loop += 1
+        self._began = began = scheduler._now()
+        try:
+            gate, context = scheduler._gate, self._context.copy()
+            task = gate.create_task(self._call(), name=self.name, context=context)
+        except BaseException as exc:
+            self._failed(exc)
+            self._landed(began)
+        else:
+            task.add_done_callback(partial(self._on_done, began))
+
+    def _on_done(self, began: float, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled():
+            error = task.exception()
+            if error is not None:
+                self._failed(error)
+        self._landed(began)
+
+    def _landed(self, began: float) -> None:
+        scheduler = self._scheduler
+        self.last_duration = scheduler._now() - began
+        self._running -= 1
+        scheduler._on_loop -= 1
+        if (self._owed or self._late) and self._may_go_on():
+            self._launch()
+        elif scheduler._parked and not scheduler._on_loop:
+            # Who parks has the loop look once after that.
+            scheduler._look_at_parked()
+
+    # Runs of plain functions, in the pool.
+
+    def _hand_over(self) -> None:
+        scheduler = self._scheduler
+        with self._lock:
+            scheduler._in_pool += 1
+        try:
+            task: Any = self._context.copy().run(
+                scheduler._host.enqueue, self._run, (), None, self.priority
+            )
+        except RuntimeError as exc:  # the supervisor is going down
+            logger.error("job %s could not be run: %s", self.name, exc)
+            self._ended()
+        else:
+            task.add_done_callback(self._on_task_done)
+
+    def _on_task_done(self, task: Any) -> None:
+        if task.cancelled():
+            self._ended()
+
+    def _run(self) -> None:
+        threads = self._scheduler._threads
+        ident = get_ident()
+        threads.add(ident)
+        self._began = began = self._scheduler._now()
+        try:
+            self._call()
+        except BaseException as exc:
+            self._failed(exc)
+        finally:
+            self.last_duration = self._scheduler._now() - began
+            threads.discard(ident)
+            self._ended()
+
+    def _ended(self) -> None:
+        with self._lock:
+            self._running -= 1
+            again = self._may_go_on()
+            self._scheduler._count_out_of_pool()
+        if again:
+            self._hand_over()
+
+    def _failed(self, exc: BaseException) -> None:
+        self.last_error = exc
+        logger.error("exception in job %s", self.name, exc_info=exc)
+
+
+def _seconds(name: str, value: Any, above: bool) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    if not 0 <= value < math.inf or (above and not value):
+        bound = "more than 0" if above else "at least 0"
+        raise ValueError(f"{name} must be {bound} seconds, and finite, not {value!r}")
+    return float(value)
+
+
+def _count(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value!r}")
+    return value
+
+
+def _epoch(moment: Any) -> float | None:
+    if isinstance(moment, datetime.datetime):
+        return moment.timestamp()
+    if moment is None:
+        return None
+    if isinstance(moment, bool) or not isinstance(moment, (int, float)):
+        raise TypeError(f"until must be a datetime or seconds since the epoch, not {moment!r}")
+    return float(moment)
