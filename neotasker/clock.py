@@ -11,6 +11,9 @@ __all__ = ["Clock", "SystemClock"]
 class Clock(Protocol):
     """What a supervisor asks of a clock."""
 
+    steady: bool
+    """Whether `time` goes as `monotonic` does, and is never set."""
+
     def monotonic(self) -> float:
         """Return seconds that never step back."""
 
@@ -22,6 +25,8 @@ class SystemClock:
     """The clock of the machine: ``time.monotonic`` and ``time.time``."""
 
     __slots__ = ()
+
+    steady = False  # may be set, and goes on while the machine is suspended
 
     def monotonic(self) -> float:
         """Return ``time.monotonic()``."""

@@ -230,7 +230,9 @@ class AsyncJob:
             self._finish()
             return
         pause = max(moment - host.clock.time(), 0.0)
-        self._armed = self._clock().call_later(min(pause, _CRON_NAP), self._look)
+        if not host.clock.steady:
+            pause = min(pause, _CRON_NAP)
+        self._armed = self._clock().call_later(pause, self._look)
 
     def _disarm(self) -> None:
         armed, self._armed = self._armed, None

@@ -105,6 +105,8 @@ class VirtualClock:
     The condition protects the time and what is attached. Callbacks run outside it.
     """
 
+    steady = True
+
     def __init__(self, start: datetime.datetime | float = 0.0, patience: float = 10.0) -> None:
         """Make a clock.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from concurrent import futures
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ ABSENT = importlib.util.find_spec("test") is None or (
 )
 
 
-def run_suite(module: str) -> tuple[int, str]:
+def run_suite(module: str) -> tuple[str, int, str]:
     here = str(Path(__file__).parent)
     code = f"""
         import sys
@@ -29,16 +30,18 @@ def run_suite(module: str) -> tuple[int, str]:
         cpython_suite.main({module!r})
     """
     ran = run_python(code, timeout=200)
-    return ran.rc, ran.out + ran.err
+    return module, ran.rc, ran.out + ran.err
 
 
 @pytest.mark.skipif(ABSENT, reason=f"Python {sys.version_info[:2]} carries no test suite here")
 @pytest.mark.hang_limit(240)
-@pytest.mark.parametrize("module", MODULES)
-def test_cpython_tests_pass_with_task_pool(nt, module):
-    rc, output = run_suite(module)
-    assert rc == 0, output
-    assert "Ran 0 tests" not in output and "Ran " in output, output
+def test_cpython_tests_pass_with_task_pool(nt):
+    # Side by side: they sleep for most of their time.
+    with futures.ThreadPoolExecutor(len(MODULES)) as executor:
+        ended = list(executor.map(run_suite, MODULES))
+    for module, rc, output in ended:
+        assert rc == 0, f"{module}\n{output}"
+        assert "Ran 0 tests" not in output and "Ran " in output, f"{module}\n{output}"
 
 
 def test_every_test_left_out_has_a_reason():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import itertools
 import threading
 
 import pytest
@@ -100,43 +101,49 @@ def test_a_plain_function_runs_in_the_pool(virtual):
 
 
 @pytest.mark.parametrize(
-    ("zone", "month", "day"),
+    ("zone", "eve"),
     [
-        ("Europe/Prague", 3, 28),
-        ("Europe/Prague", 10, 24),
-        ("America/New_York", 3, 7),
-        ("America/New_York", 10, 31),
+        ("Europe/Prague", (2026, 3, 28)),
+        ("Europe/Prague", (2026, 10, 24)),
+        ("Europe/Prague", (2027, 3, 27)),
+        ("Europe/Prague", (2027, 10, 30)),
+        ("America/New_York", (2026, 3, 7)),
+        ("America/New_York", (2026, 10, 31)),
+        ("America/New_York", (2027, 3, 13)),
+        ("America/New_York", (2027, 11, 6)),
     ],
 )
-def test_cron_keeps_going_across_changes_of_the_clock(nt, zone, month, day):
+def test_cron_keeps_going_across_changes_of_the_clock(nt, zone, eve):
+    from zoneinfo import ZoneInfo
+
     from cronsim import CronSim
 
     from neotasker.testing import VirtualClock
 
-    start = datetime.datetime(2026, month, day, tzinfo=datetime.UTC)
+    start = datetime.datetime(*eve, tzinfo=datetime.UTC)
+    end = start + datetime.timedelta(days=2)
     clock = VirtualClock(start)
     supervisor = nt.TaskSupervisor(clock=clock)
     supervisor.start()
     supervisor.create_aloop("main", default=True)
     supervisor.create_async_job_scheduler("jobs", default=True)
-    at: list[datetime.datetime] = []
+    ran: dict[str, list[datetime.datetime]] = {}
 
-    async def target():
-        at.append(clock.datetime())
+    async def target(expression):
+        ran.setdefault(expression, []).append(clock.datetime())
 
-    from zoneinfo import ZoneInfo
-
-    supervisor.create_async_job(target=target, cron="30 2 * * *", tz=zone)
-    clock.advance(3 * 86400)
+    for expression in ("30 2 * * *", "*/20 * * * *", "15 1-3 * * *"):
+        supervisor.create_async_job(target=target, args=(expression,), cron=expression, tz=zone)
+    clock.advance(2 * 86400)
     supervisor.stop(cancel_tasks=True)
-    expected = []
-    for moment in CronSim("30 2 * * *", start.astimezone(ZoneInfo(zone))):
-        moment = moment.astimezone(datetime.UTC)
-        if moment > start + datetime.timedelta(days=3):
-            break
-        expected.append(moment)
-    assert at == expected
-    assert len(set(at)) == len(at) >= 2
+    assert len(ran) == 3
+    for expression, at in ran.items():
+        documented = (
+            moment.astimezone(datetime.UTC)
+            for moment in CronSim(expression, start.astimezone(ZoneInfo(zone)))
+        )
+        assert at == list(itertools.takewhile(lambda moment: moment <= end, documented))
+        assert len(set(at)) == len(at) >= 1
 
 
 def test_bad_jobs_are_refused(virtual):
