@@ -103,6 +103,7 @@ class Dispatcher:
 @final
 class TimerCore:
     interval: Final[float | None]
+    slack: Final[float]
     runs: Final[int]
     missed: Final[int]
     @property
@@ -112,12 +113,23 @@ class TimerCore:
     def cancel(self) -> bool: ...
 
 class TickerCore:
-    def __init__(self, now: Callable[[], float] | None = None) -> None: ...
+    slack: float
+    def __init__(self, now: Callable[[], float] | None = None, slack: float = 0.0) -> None: ...
     def call_at(
-        self, when: float, callback: Callable[..., object], /, *args: Any
+        self,
+        when: float,
+        callback: Callable[..., object],
+        /,
+        *args: Any,
+        slack: float | None = None,
     ) -> TimerCore: ...
     def call_later(
-        self, delay: float, callback: Callable[..., object], /, *args: Any
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        /,
+        *args: Any,
+        slack: float | None = None,
     ) -> TimerCore: ...
     def call_every(
         self,
@@ -127,6 +139,7 @@ class TickerCore:
         *args: Any,
         missed: Literal["skip", "delay", "burst"] = "skip",
         first: float | None = None,
+        slack: float | None = None,
     ) -> TimerCore: ...
     def tick(self) -> int: ...
     def run(self) -> None: ...

@@ -1875,8 +1875,11 @@ cdef enum:
 
 cdef tuple _MISSED = ("skip", "delay", "burst")
 
+cdef enum:
+    MOST_SLACK = 3600  # seconds: it is kept in 32 bits of microseconds
+
 cdef struct Entry:
-    long long when
+    long long limit  # when the timer is to fire at the latest
     unsigned long long serial
     PyObject *timer  # owned
 
@@ -1908,6 +1911,7 @@ cdef class TimerCore:
     cdef Periodic *periodic  # NULL: fires once
     cdef long long when_
     cdef Py_ssize_t index  # in the heap
+    cdef unsigned int slack_  # microseconds
     cdef unsigned char alive  # in the heap
     cdef unsigned char fired
 
@@ -1926,6 +1930,11 @@ cdef class TimerCore:
     def interval(self):
         """Seconds between two fires, or None."""
         return None if self.periodic is NULL else self.periodic.interval / 1e9
+
+    @property
+    def slack(self):
+        """How many seconds later than due the timer may fire, to share a wake-up."""
+        return self.slack_ / 1e6
 
     @property
     def runs(self):
@@ -1963,7 +1972,12 @@ cdef class TimerCore:
 
 
 cdef inline bint earlier(Entry *a, Entry *b) noexcept nogil:
-    return a.when < b.when or (a.when == b.when and a.serial < b.serial)
+    return a.limit < b.limit or (a.limit == b.limit and a.serial < b.serial)
+
+
+cdef inline long long limit_of(TimerCore timer) noexcept nogil:
+    """Return when a timer is to fire at the latest."""
+    return timer.when_ + <long long>timer.slack_ * 1000
 
 
 cdef inline void place_at(Entry *heap, Py_ssize_t i, Entry entry) noexcept nogil:
@@ -2008,7 +2022,7 @@ cdef void heap_push(TickerCore self, TimerCore timer) noexcept:
     """Put a timer into the heap, which has room; the heap gets a reference. Mutex held."""
     cdef Py_ssize_t i = self.size
     self.serial += 1
-    self.heap[i].when = timer.when_
+    self.heap[i].limit = limit_of(timer)
     self.heap[i].serial = self.serial
     self.heap[i].timer = <PyObject *>timer
     self.size += 1
@@ -2056,14 +2070,25 @@ cdef class TickerCore:
     cdef Parker *parker
     cdef bint stopping
     cdef long long fires_
+    cdef unsigned int slack_  # microseconds, of timers that have none of their own
     cdef object clock  # None: the machine's
 
     def __cinit__(self, *args, **kwargs):
         self.asleep_until = AWAKE
         self.parker = parker_get()
 
-    def __init__(self, now=None):
+    def __init__(self, now=None, slack=0.0):
         self.clock = now
+        self.slack_ = slack_of(slack)
+
+    @property
+    def slack(self):
+        """How many seconds later than due timers may fire that have no slack of their own."""
+        return self.slack_ / 1e6
+
+    @slack.setter
+    def slack(self, value):
+        self.slack_ = slack_of(value)
 
     def __dealloc__(self):
         cdef Py_ssize_t i
@@ -2073,31 +2098,38 @@ cdef class TickerCore:
         if self.parker is not NULL:
             parker_put(self.parker)
 
-    def call_at(self, when, callback, /, *args):
+    def call_at(self, when, callback, /, *args, slack=None):
         """Call ``callback(*args)`` on the tick at *when* (seconds of the ticker's clock).
 
+        Parameters:
+            slack: seconds by which it may be later, to share a wake-up with others; the
+                ticker's own when left out.
+
         Returns:
             The `Timer`.
 
         Raises:
             TypeError: the callback cannot be called.
-            ValueError: the time is not finite.
+            ValueError: the time is not finite, or the slack not from 0 to an hour.
         """
-        return add_timer(self, nanoseconds(when), NULL, callback, args)
+        return add_timer(self, nanoseconds(when), NULL, callback, args, slack)
 
-    def call_later(self, delay, callback, /, *args):
+    def call_later(self, delay, callback, /, *args, slack=None):
         """Call ``callback(*args)`` on the tick in *delay* seconds; negative: at the next.
 
+        Parameters:
+            slack: see `call_at`.
+
         Returns:
             The `Timer`.
 
         Raises:
             TypeError: the callback cannot be called.
-            ValueError: the delay is not finite.
+            ValueError: the delay is not finite, or the slack not from 0 to an hour.
         """
-        return add_timer(self, now_of(self) + nanoseconds(delay), NULL, callback, args)
+        return add_timer(self, now_of(self) + nanoseconds(delay), NULL, callback, args, slack)
 
-    def call_every(self, interval, callback, /, *args, missed="skip", first=None):
+    def call_every(self, interval, callback, /, *args, missed="skip", first=None, slack=None):
         """Call ``callback(*args)`` on the tick every *interval* seconds, at a fixed rate.
 
         Parameters:
@@ -2106,13 +2138,16 @@ cdef class TickerCore:
                 ``'skip'`` keeps the phase, ``'delay'`` starts a new one, ``'burst'``
                 catches up (the words of tokio's ``MissedTickBehavior``).
             first: seconds until the first call; one interval when left out.
+            slack: see `call_at`; less than the interval. Of the ticker's own slack, half
+                an interval is used at most. Due times do not drift by it.
 
         Returns:
             The `Timer`.
 
         Raises:
             TypeError: the callback cannot be called.
-            ValueError: the interval is not positive and finite, or *missed* unknown.
+            ValueError: the interval is not positive and finite, *missed* unknown, or the
+                slack out of range.
         """
         cdef Periodic periodic
         cdef double seconds = interval
@@ -2125,7 +2160,7 @@ cdef class TickerCore:
         periodic.runs = periodic.missed = 0
         periodic.policy = _MISSED.index(missed)
         start = periodic.interval if first is None else nanoseconds(first)
-        return add_timer(self, now_of(self) + start, &periodic, callback, args)
+        return add_timer(self, now_of(self) + start, &periodic, callback, args, slack)
 
     def tick(self):
         """Fire the timers that are due; return how many did."""
@@ -2146,7 +2181,7 @@ cdef class TickerCore:
                 nt_unlock(&self.mutex)
                 return
             if self.size:
-                until = self.heap[0].when
+                until = self.heap[0].limit
                 if until <= pause:
                     nt_unlock(&self.mutex)
                     continue
@@ -2216,13 +2251,13 @@ cdef class TickerCore:
 
     @property
     def next_due(self):
-        """When the next timer is due: seconds of the ticker's clock, or None."""
+        """When the next timer is to fire, its slack used: seconds of the clock, or None."""
         cdef long long when = 0
         cdef bint found
         nt_lock(&self.mutex)
         found = self.size > 0
         if found:
-            when = self.heap[0].when
+            when = self.heap[0].limit
         nt_unlock(&self.mutex)
         return when / 1e9 if found else None
 
@@ -2241,8 +2276,33 @@ cdef long long now_of(TickerCore self) except? -1:
     return nanoseconds(self.clock())
 
 
+cdef unsigned int slack_of(object seconds) except? 1:
+    """Return a slack in the unit of timers."""
+    cdef double value = seconds
+    if not 0 <= value <= MOST_SLACK:
+        raise ValueError(f"slack must be from 0 to {MOST_SLACK} seconds, not {seconds!r}")
+    return <unsigned int>(value * 1e6 + 0.5)
+
+
+cdef unsigned int choose_slack(TickerCore self, object own, Periodic *periodic) except? 1:
+    """Return the slack of a timer: its own, or the ticker's."""
+    cdef unsigned int slack
+    if own is None:
+        slack = self.slack_
+        if periodic is not NULL and slack > periodic.interval // 2000:
+            slack = <unsigned int>(periodic.interval // 2000)
+    else:
+        slack = slack_of(own)
+        if periodic is not NULL and slack and slack >= periodic.interval // 1000:
+            raise ValueError(
+                f"slack must be less than the interval, {periodic.interval / 1e9} s, not {own!r}"
+            )
+    # A clock that is turned by hand has no wake-ups to share.
+    return slack if self.clock is None else 0
+
+
 cdef TimerCore add_timer(
-    TickerCore self, long long when, Periodic *periodic, object callback, tuple args
+    TickerCore self, long long when, Periodic *periodic, object callback, tuple args, object slack
 ):
     cdef TimerCore timer
     cdef Entry *grown
@@ -2255,6 +2315,8 @@ cdef TimerCore add_timer(
     timer.args = args
     timer.ticker = self
     timer.when_ = when
+    if slack is not None or self.slack_:
+        timer.slack_ = choose_slack(self, slack, periodic)
     if periodic is not NULL:
         timer.periodic = <Periodic *>PyMem_RawMalloc(sizeof(Periodic))
         if timer.periodic is NULL:
@@ -2270,7 +2332,7 @@ cdef TimerCore add_timer(
         self.heap = grown
         self.room = room
     heap_push(self, timer)
-    rouse = when < self.asleep_until
+    rouse = limit_of(timer) < self.asleep_until
     if rouse:
         self.asleep_until = AWAKE
     nt_unlock(&self.mutex)
@@ -2293,7 +2355,7 @@ cdef void rearm(TickerCore self, TimerCore timer, long long now) noexcept:
         else:
             timer.when_ += (late + 1) * interval
     self.serial += 1
-    self.heap[0].when = timer.when_
+    self.heap[0].limit = limit_of(timer)
     self.heap[0].serial = self.serial
     sift_down(self.heap, self.size, 0)
 
@@ -2323,11 +2385,11 @@ cdef Py_ssize_t tick(TickerCore self, long long *since) except -1:
         if not fired & 31:
             let_others_run(since, nt_now())
         nt_lock(&self.mutex)
-        if not self.size or self.heap[0].when > now or self.stopping:
+        timer = <TimerCore>self.heap[0].timer if self.size else None
+        if timer is None or timer.when_ > now or self.stopping:
             shrink(self)
             nt_unlock(&self.mutex)
             return fired
-        timer = <TimerCore>self.heap[0].timer
         callback = timer.callback
         args = timer.args
         once = timer.periodic is NULL

@@ -1336,6 +1336,9 @@ _SKIP, _DELAY, _BURST = range(3)
 _MISSED = {"skip": _SKIP, "delay": _DELAY, "burst": _BURST}
 
 
+_MOST_SLACK = 3600
+
+
 class TimerCore:
     """One timer of a ticker: fires once, or every *interval* seconds until cancelled."""
 
@@ -1349,6 +1352,7 @@ class TimerCore:
         "interval",
         "missed",
         "runs",
+        "slack",
     )
 
     def __init__(self):
@@ -1370,12 +1374,21 @@ class TimerCore:
         return ticker is not None and ticker._cancel(self)
 
 
+def _slack(seconds):
+    value = float(seconds)
+    if not 0 <= value <= _MOST_SLACK:
+        raise ValueError(f"slack must be from 0 to {_MOST_SLACK} seconds, not {seconds!r}")
+    return value
+
+
 class TickerCore:
     """The clockwork: a heap of timers, and the loop that fires those that are due.
 
     Guarantees: timers fire in order of due time, those of one due time in the order
     in which they were set, each once per due time, and never early by the ticker's
-    clock. A cancelled timer does not fire once ``cancel`` has returned True, save for
+    clock. A timer with slack may fire later by that, so that those which fall due
+    meanwhile share its wake-up; of two with different slack the order is that of the
+    latest times. A cancelled timer does not fire once ``cancel`` has returned True, save for
     a call that is on its way already. An exception in a callback is logged and
     concerns no other timer.
 
@@ -1387,8 +1400,10 @@ class TickerCore:
 
     _timer_type = TimerCore
 
-    def __init__(self, now=None):
+    def __init__(self, now=None, slack=0.0):
         self._now = monotonic if now is None else now
+        self._by_hand = now is not None
+        self._slack = _slack(slack)
         self._lock = threading.RLock()
         self._heap = []
         self._serial = count()
@@ -1398,7 +1413,29 @@ class TickerCore:
         self._stopping = False
         self._fires = 0
 
-    def _add(self, when, interval, policy, callback, args):
+    @property
+    def slack(self):
+        """How many seconds later than due timers may fire that have no slack of their own."""
+        return self._slack
+
+    @slack.setter
+    def slack(self, value):
+        self._slack = _slack(value)
+
+    def _choose_slack(self, own, interval):
+        """Return the slack of a timer: its own, or the ticker's."""
+        if own is None:
+            slack = self._slack if interval is None else min(self._slack, interval / 2)
+        else:
+            slack = _slack(own)
+            if interval is not None and slack and slack >= interval:
+                raise ValueError(
+                    f"slack must be less than the interval, {interval} s, not {own!r}"
+                )
+        # A clock that is turned by hand has no wake-ups to share.
+        return 0.0 if self._by_hand else slack
+
+    def _add(self, when, interval, policy, callback, args, slack):
         if not callable(callback):
             raise TypeError(f"the callback of a timer must be callable, not {callback!r}")
         if when != when or when in (float("inf"), float("-inf")):
@@ -1408,13 +1445,15 @@ class TickerCore:
         timer._args = args
         timer._when = when
         timer.interval = interval
+        timer.slack = self._choose_slack(slack, interval)
         timer._policy = policy
         timer.runs = 0
         timer.missed = 0
         with self._lock:
             timer._ticker = self
             self._push(timer)
-            rouse = self._asleep_until is not None and when < self._asleep_until
+            limit = when + timer.slack
+            rouse = self._asleep_until is not None and limit < self._asleep_until
             if rouse:
                 self._asleep_until = None
         if rouse:
@@ -1422,34 +1461,41 @@ class TickerCore:
         return timer
 
     def _push(self, timer):
-        entry = timer._entry = [timer._when, next(self._serial), timer]
+        entry = timer._entry = [timer._when + timer.slack, next(self._serial), timer]
         heapq.heappush(self._heap, entry)
 
-    def call_at(self, when, callback, /, *args):
+    def call_at(self, when, callback, /, *args, slack=None):
         """Call ``callback(*args)`` on the tick at *when* (seconds of the ticker's clock).
 
+        Parameters:
+            slack: seconds by which it may be later, to share a wake-up with others; the
+                ticker's own when left out.
+
         Returns:
             The `Timer`.
 
         Raises:
             TypeError: the callback cannot be called.
-            ValueError: the time is not finite.
+            ValueError: the time is not finite, or the slack not from 0 to an hour.
         """
-        return self._add(float(when), None, _SKIP, callback, args)
+        return self._add(float(when), None, _SKIP, callback, args, slack)
 
-    def call_later(self, delay, callback, /, *args):
+    def call_later(self, delay, callback, /, *args, slack=None):
         """Call ``callback(*args)`` on the tick in *delay* seconds; negative: at the next.
 
+        Parameters:
+            slack: see `call_at`.
+
         Returns:
             The `Timer`.
 
         Raises:
             TypeError: the callback cannot be called.
-            ValueError: the delay is not finite.
+            ValueError: the delay is not finite, or the slack not from 0 to an hour.
         """
-        return self._add(self._now() + delay, None, _SKIP, callback, args)
+        return self._add(self._now() + delay, None, _SKIP, callback, args, slack)
 
-    def call_every(self, interval, callback, /, *args, missed="skip", first=None):
+    def call_every(self, interval, callback, /, *args, missed="skip", first=None, slack=None):
         """Call ``callback(*args)`` on the tick every *interval* seconds, at a fixed rate.
 
         Parameters:
@@ -1458,13 +1504,16 @@ class TickerCore:
                 ``'skip'`` keeps the phase, ``'delay'`` starts a new one, ``'burst'``
                 catches up (the words of tokio's ``MissedTickBehavior``).
             first: seconds until the first call; one interval when left out.
+            slack: see `call_at`; less than the interval. Of the ticker's own slack, half
+                an interval is used at most. Due times do not drift by it.
 
         Returns:
             The `Timer`.
 
         Raises:
             TypeError: the callback cannot be called.
-            ValueError: the interval is not positive and finite, or *missed* unknown.
+            ValueError: the interval is not positive and finite, *missed* unknown, or the
+                slack out of range.
         """
         interval = float(interval)
         if not 0 < interval < float("inf"):
@@ -1472,7 +1521,7 @@ class TickerCore:
         if missed not in _MISSED:
             raise ValueError(f"missed must be 'skip', 'delay' or 'burst', not {missed!r}")
         first = interval if first is None else float(first)
-        return self._add(self._now() + first, interval, _MISSED[missed], callback, args)
+        return self._add(self._now() + first, interval, _MISSED[missed], callback, args, slack)
 
     def _cancel(self, timer):
         with self._lock:
@@ -1494,12 +1543,12 @@ class TickerCore:
         """Return a timer that is due and its call, or None. The lock is held."""
         heap = self._heap
         while heap:
-            when, _, timer = heap[0]
+            timer = heap[0][2]
             if timer is None:
                 heapq.heappop(heap)
                 self._dead -= 1
                 continue
-            if when > now:
+            if timer._when > now:
                 return None
             heapq.heappop(heap)
             timer._entry = None
@@ -1591,7 +1640,7 @@ class TickerCore:
         return sum(timer.cancel() for timer in timers)
 
     def _next_due(self):
-        """Return the due time of the first timer, or None. The lock is held."""
+        """Return when the first timer is to fire, or None. The lock is held."""
         heap = self._heap
         while heap and heap[0][2] is None:
             heapq.heappop(heap)
@@ -1600,7 +1649,7 @@ class TickerCore:
 
     @property
     def next_due(self):
-        """When the next timer is due: seconds of the ticker's clock, or None."""
+        """When the next timer is to fire, its slack used: seconds of the clock, or None."""
         with self._lock:
             return self._next_due()
 

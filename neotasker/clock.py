@@ -9,10 +9,11 @@ __all__ = ["Clock", "SystemClock"]
 
 
 class Clock(Protocol):
-    """What a supervisor asks of a clock."""
+    """What a supervisor asks of a clock.
 
-    steady: bool
-    """Whether `time` goes as `monotonic` does, and is never set."""
+    One with a true attribute ``steady`` says that its `time` goes as `monotonic` does, and
+    is never set: cron need not look at it on the way to a moment.
+    """
 
     def monotonic(self) -> float:
         """Return seconds that never step back."""
@@ -25,8 +26,6 @@ class SystemClock:
     """The clock of the machine: ``time.monotonic`` and ``time.time``."""
 
     __slots__ = ()
-
-    steady = False  # may be set, and goes on while the machine is suspended
 
     def monotonic(self) -> float:
         """Return ``time.monotonic()``."""

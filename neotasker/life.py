@@ -61,6 +61,7 @@ class SupervisorLife:
         *,
         supervisor_id: str | None = None,
         clock: Clock | None = None,
+        slack: float = 0.0,
     ) -> None:
         """Make a supervisor; `start` runs it.
 
@@ -68,9 +69,13 @@ class SupervisorLife:
             id: its name in thread names and messages; a random UUID when left out.
             supervisor_id: the same, as older programs call it.
             clock: what its timers go by; the machine's when left out.
+            slack: seconds by which timers, interval workers and jobs may be late that
+                have no slack of their own: those that fall due within that time of one
+                another share a wake-up. Also ``ticker.slack``, at any time.
 
         Raises:
             TypeError: both *id* and *supervisor_id* were given.
+            ValueError: the slack is not from 0 to an hour.
         """
         if id is not None and supervisor_id is not None:
             raise TypeError("id and supervisor_id mean the same: give one of them")
@@ -99,16 +104,15 @@ class SupervisorLife:
         self._dispatcher = self._pool._crew.dispatcher
         self._aloops = AloopTable(self.id, self.clock, process.stir)
         self._watch = LaunchWatch(self._title, self._pool, self._on_launch_timeout)
-        self._make_clockwork()
+        self._make_clockwork(slack)
         host = cast(Host, self)  # complete in `TaskSupervisor`
         self._registry = Registry(host, process.stir)
         self._jobs = JobSchedulerTable(host)
         process.watch(self)
 
-    def _make_clockwork(self) -> None:
-        self._ticker = Ticker(
-            None if isinstance(self.clock, SystemClock) else self.clock.monotonic
-        )
+    def _make_clockwork(self, slack: float) -> None:
+        now = None if isinstance(self.clock, SystemClock) else self.clock.monotonic
+        self._ticker = Ticker(now, slack)
         self._delayed = DelayedTasks(self._ticker, self._dispatcher)
 
     # What schedulers ask of their host.
@@ -468,7 +472,7 @@ class SupervisorLife:
         self._aloops.abandon()
         self._watch.abandon()
         self._delayed.abandon()
-        self._make_clockwork()
+        self._make_clockwork(self._ticker.slack)
         self._registry.abandon()
         self._jobs.abandon()
 

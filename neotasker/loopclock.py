@@ -21,11 +21,21 @@ class Timing(Protocol):
         """Return the time, in seconds."""
 
     def call_at(
-        self, when: float, callback: Callable[..., object], /, *args: Any
+        self,
+        when: float,
+        callback: Callable[..., object],
+        /,
+        *args: Any,
+        slack: float | None = None,
     ) -> TimerCore: ...
 
     def call_later(
-        self, delay: float, callback: Callable[..., object], /, *args: Any
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        /,
+        *args: Any,
+        slack: float | None = None,
     ) -> TimerCore: ...
 
     def call_every(
@@ -36,6 +46,7 @@ class Timing(Protocol):
         *args: Any,
         missed: Literal["skip", "delay", "burst"] = "skip",
         first: float | None = None,
+        slack: float | None = None,
     ) -> TimerCore: ...
 
 
@@ -53,9 +64,14 @@ class LoopClock:
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, post: Callable[[Callable[[], object]], object]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        post: Callable[[Callable[[], object]], object],
+        ticker: TickerCore,
     ) -> None:
+        """Make a clock of *loop*; the slack of its timers is that of *ticker*."""
         self._loop = loop
+        self._ticker = ticker
         kind = type(loop)
         self._whole_milliseconds = kind.__module__.partition(".")[0] == "uvloop"
         own_time = getattr(kind, "time", None) is not asyncio.BaseEventLoop.time
@@ -76,15 +92,34 @@ class LoopClock:
         early, self._early = self._early, 0.0
         return self._loop.time() + early
 
-    def call_at(self, when: float, callback: Callable[..., object], /, *args: Any) -> TimerCore:
+    def _core_now(self) -> TickerCore:
+        """Return the core, with the slack that the ticker has by now."""
+        core, ticker = self._core, self._ticker
+        if core.slack != ticker.slack:
+            core.slack = ticker.slack
+        return core
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        /,
+        *args: Any,
+        slack: float | None = None,
+    ) -> TimerCore:
         """Call ``callback(*args)`` in the loop at *when* (seconds of its clock)."""
-        return self._added(self._core.call_at(when, callback, *args))
+        return self._added(self._core_now().call_at(when, callback, *args, slack=slack))
 
     def call_later(
-        self, delay: float, callback: Callable[..., object], /, *args: Any
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        /,
+        *args: Any,
+        slack: float | None = None,
     ) -> TimerCore:
         """Call ``callback(*args)`` in the loop in *delay* seconds."""
-        return self._added(self._core.call_later(delay, callback, *args))
+        return self._added(self._core_now().call_later(delay, callback, *args, slack=slack))
 
     def call_every(
         self,
@@ -94,10 +129,13 @@ class LoopClock:
         *args: Any,
         missed: Literal["skip", "delay", "burst"] = "skip",
         first: float | None = None,
+        slack: float | None = None,
     ) -> TimerCore:
         """Call ``callback(*args)`` in the loop every *interval* seconds, at a fixed rate."""
         return self._added(
-            self._core.call_every(interval, callback, *args, missed=missed, first=first)
+            self._core_now().call_every(
+                interval, callback, *args, missed=missed, first=first, slack=slack
+            )
         )
 
     def _added(self, timer: TimerCore) -> TimerCore:
@@ -148,13 +186,25 @@ class _ThroughTicker:
         self._post = post
         self.now = ticker.now
 
-    def call_at(self, when: float, callback: Callable[..., object], /, *args: Any) -> TimerCore:
-        return self._ticker.call_at(when, self._hand_over, callback, args)
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        /,
+        *args: Any,
+        slack: float | None = None,
+    ) -> TimerCore:
+        return self._ticker.call_at(when, self._hand_over, callback, args, slack=slack)
 
     def call_later(
-        self, delay: float, callback: Callable[..., object], /, *args: Any
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        /,
+        *args: Any,
+        slack: float | None = None,
     ) -> TimerCore:
-        return self._ticker.call_later(delay, self._hand_over, callback, args)
+        return self._ticker.call_later(delay, self._hand_over, callback, args, slack=slack)
 
     def call_every(
         self,
@@ -164,9 +214,10 @@ class _ThroughTicker:
         *args: Any,
         missed: Literal["skip", "delay", "burst"] = "skip",
         first: float | None = None,
+        slack: float | None = None,
     ) -> TimerCore:
         return self._ticker.call_every(
-            interval, self._hand_over, callback, args, missed=missed, first=first
+            interval, self._hand_over, callback, args, missed=missed, first=first, slack=slack
         )
 
     def _hand_over(self, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
@@ -184,5 +235,5 @@ def clock_for(gate: Any, ticker: TickerCore) -> Timing:
         return _ThroughTicker(ticker, gate.post)
     clock: LoopClock | None = gate.clock
     if clock is None:
-        clock = gate.clock = LoopClock(gate.loop, gate.post)
+        clock = gate.clock = LoopClock(gate.loop, gate.post, ticker)
     return clock

@@ -23,13 +23,19 @@ class Ticker(TickerCore):
     Assumes: `start` and `stop_thread` are called by one owner, one at a time.
     """
 
-    def __init__(self, now: Callable[[], float] | None = None) -> None:
+    def __init__(self, now: Callable[[], float] | None = None, slack: float = 0.0) -> None:
         """Make a ticker.
 
         Parameters:
             now: returns the seconds of its clock; ``time.monotonic`` when left out.
+            slack: seconds by which its timers may be late, to share wake-ups: those that
+                fall due within that time of one another fire together. Not used where
+                *now* is given.
+
+        Raises:
+            ValueError: the slack is not from 0 to an hour.
         """
-        super().__init__(now)
+        super().__init__(now, slack)
         self.thread: threading.Thread | None = None
 
     def start(self, name: str, daemon: bool = False) -> None:

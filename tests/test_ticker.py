@@ -362,3 +362,119 @@ def test_a_timer_of_the_past_rouses_nobody_who_is_awake(nt, hand):
         for _ in range(100):
             assert pool.submit(pow, 2, 5).result(10) == 32
         wait_until(lambda: pool._crew.dispatcher.idle == len(pool._threads))
+
+
+# Slack: by the machine's clock, as a clock that is turned by hand has no wake-ups to share.
+
+
+@pytest.fixture
+def real(nt):
+    ticker = nt._accel.TickerCore()
+    yield ticker
+    ticker.clear()
+
+
+def sleep_until(ticker, when):
+    """Sleep as the ticker's thread does, and a little longer."""
+    threading.Event().wait(when - ticker.now() + 0.001)
+
+
+def test_timers_within_the_slack_share_a_wake_up(real):
+    real.slack = 0.05
+    fired: list[int] = []
+    start = real.now() + 0.01
+    for n in range(20):
+        real.call_at(start + n * 0.002, fired.append, n)
+    timer = real.call_at(start + 10, fired.append, "later")
+    assert timer.slack == 0.05
+    assert real.next_due == pytest.approx(start + 0.05)
+    sleep_until(real, real.next_due)
+    assert real.tick() == 20
+    assert fired == list(range(20))
+
+
+def test_one_without_slack_takes_those_along_that_are_due(real):
+    fired: list[str] = []
+    start = real.now() + 0.01
+    real.call_at(start, fired.append, "slack", slack=60)
+    real.call_at(start + 0.01, fired.append, "strict")
+    real.call_at(start + 60, fired.append, "not due", slack=60)
+    assert real.next_due == pytest.approx(start + 0.01)
+    sleep_until(real, real.next_due)
+    assert real.tick() == 2
+    assert sorted(fired) == ["slack", "strict"]
+
+
+def test_slack_makes_no_timer_early_and_none_later_than_it_says(nt):
+    ticker = nt.Ticker()
+    fired: dict[int, float] = {}
+    limits = {}
+    generator = random.Random(5)
+    ticker.start("slack ticker")
+    try:
+        for n in range(300):
+            slack = generator.choice([0.0, 0.001, 0.02])
+            when = ticker.now() + generator.random() * 0.2
+            limits[n] = (when, when + slack)
+            ticker.call_at(when, lambda n=n: fired.__setitem__(n, ticker.now()), slack=slack)
+        wait_until(lambda: len(fired) == 300)
+    finally:
+        ticker.stop_thread()
+    assert all(fired[n] >= limits[n][0] - 1e-6 for n in fired)
+    late = sorted(fired[n] - limits[n][1] for n in fired)
+    assert late[150] < 0.02  # the machine may be busy, but not all the time
+
+
+def test_periodic_timers_do_not_drift_by_their_slack(nt):
+    ticker = nt.Ticker()
+    calls: list[float] = []
+    ticker.start("slack ticker")
+    try:
+        timer = ticker.call_every(0.02, lambda: calls.append(timer.when), slack=0.015)
+        first = timer.when
+        wait_until(lambda: len(calls) >= 5)
+    finally:
+        ticker.stop_thread()
+    for when in calls:  # when the next one is due
+        steps = (when - first) / 0.02
+        assert steps == pytest.approx(round(steps), abs=1e-3)
+
+
+def test_the_tickers_own_slack_is_at_most_half_an_interval(real):
+    real.slack = 1
+    assert real.call_every(0.1, print).slack == pytest.approx(0.05)
+    assert real.call_every(10, print).slack == 1
+    assert real.call_every(10, print, slack=2).slack == 2
+    assert real.call_later(10, print, slack=0).slack == 0
+
+
+@pytest.mark.parametrize("slack", [-1, 3601, float("nan"), float("inf")])
+def test_a_slack_out_of_range_is_refused(nt, real, slack):
+    for attempt in (
+        lambda: real.call_later(1, print, slack=slack),
+        lambda: setattr(real, "slack", slack),
+        lambda: nt.Ticker(slack=slack),
+        lambda: nt.TaskSupervisor(slack=slack),
+    ):
+        with pytest.raises(ValueError, match="slack must be from 0 to 3600 seconds, not"):
+            attempt()
+    assert (real.slack, len(real)) == (0, 0)
+
+
+def test_a_slack_of_an_interval_or_more_is_refused(real):
+    with pytest.raises(
+        ValueError, match=r"slack must be less than the interval, 0.1 s, not 0.1"
+    ):
+        real.call_every(0.1, print, slack=0.1)
+    assert len(real) == 0
+
+
+def test_a_clock_that_is_turned_by_hand_uses_no_slack(ticker, hand):
+    fired: list[int] = []
+    ticker.slack = 5
+    ticker.call_at(1, fired.append, 1, slack=3)
+    ticker.call_at(2, fired.append, 2)
+    assert ticker.next_due == 1
+    hand.now = 2
+    ticker.tick()
+    assert fired == [1, 2]

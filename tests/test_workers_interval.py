@@ -611,3 +611,64 @@ def test_a_loop_with_a_clock_of_its_own_is_driven_by_the_ticker(nt, virtual, clo
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+# Slack.
+
+
+def test_slack_is_the_workers_own_or_the_supervisors(nt, is_async):
+    supervisor = nt.TaskSupervisor("slack", slack=0.2)
+    supervisor.start()
+    supervisor.create_aloop("main", default=True)
+
+    async def coroutine(**kwargs): ...
+
+    try:
+        target = coroutine if is_async else lambda **kwargs: None
+        for options, expected in (
+            ({"interval": 5}, 0.2),
+            ({"interval": 5, "slack": 1}, 1),
+            ({"interval": 5, "slack": 0}, 0),
+            ({"delay_before": 5, "slack": 7}, 7),
+            ({"delay_before": 5}, 0.2),
+        ):
+            worker = nt.BackgroundIntervalWorker(fn=target, supervisor=supervisor, **options)
+            worker.start()
+            timer = wait_until(lambda worker=worker: worker._life.timer)
+            assert timer.slack == pytest.approx(expected), options
+            worker.stop()
+    finally:
+        supervisor.stop()
+
+
+def test_workers_with_slack_run_each_time(nt, host, is_async):
+    count = 0
+
+    def plain(**kwargs):
+        nonlocal count
+        count += 1
+
+    async def coroutine(**kwargs):
+        plain()
+
+    worker = nt.BackgroundIntervalWorker(
+        fn=coroutine if is_async else plain, interval=0.01, slack=0.005, supervisor=host
+    )
+    worker.start()
+    wait_until(lambda: worker.runs >= 10)
+    worker.stop()
+    assert count == worker.runs
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"interval": 1, "slack": 1}, ValueError, "slack must be less than the interval, 1 s"),
+        ({"slack": -1}, ValueError, "slack must be at least 0 seconds"),
+        ({"slack": 3601}, ValueError, "slack must be at most 3600 seconds, not 3601"),
+        ({"slack": "much"}, TypeError, "slack must be a number of seconds, not 'much'"),
+    ],
+)
+def test_a_slack_that_makes_no_sense_is_refused(nt, options, error, words):
+    with pytest.raises(error, match=words):
+        nt.BackgroundIntervalWorker(fn=print, **options)

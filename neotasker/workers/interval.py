@@ -19,6 +19,7 @@ logger = logging.getLogger("neotasker")
 _POLICIES = ("skip", "delay", "burst")
 
 _DEFAULT_DELAY = 1.0
+_MOST_SLACK = 3600.0  # the ticker's
 
 
 class _IntervalLife(SerialLife):
@@ -27,12 +28,19 @@ class _IntervalLife(SerialLife):
     The lock protects which timer it is.
     """
 
-    __slots__ = ("_jitter", "timer")
+    __slots__ = ("_jitter", "_slack", "timer")
 
     def __init__(
-        self, worker: Any, host: Host, call: Call, make_runs: RunsFactory, jitter: float
+        self,
+        worker: Any,
+        host: Host,
+        call: Call,
+        make_runs: RunsFactory,
+        jitter: float,
+        slack: float | None,
     ) -> None:
         super().__init__(worker, host, call, make_runs)
+        self._slack = slack  # seconds by which a timer may be late; None: the ticker's
         self._jitter = jitter  # at most so many seconds are added to each due time
         self.timer: TimerCore | None = None
 
@@ -108,11 +116,12 @@ class RateLife(_IntervalLife):
         call: Call,
         make_runs: RunsFactory,
         jitter: float,
+        slack: float | None,
         interval: float,
         offset: float | None,
         policy: Literal["skip", "delay", "burst"],
     ) -> None:
-        super().__init__(worker, host, call, make_runs, jitter)
+        super().__init__(worker, host, call, make_runs, jitter, slack)
         self._interval = interval
         self._offset = offset
         self._policy = policy
@@ -128,11 +137,11 @@ class RateLife(_IntervalLife):
         # The timer that this one follows may be about to fire: that does no harm.
         fire = self._fire_later if self._jitter else self._fire
         return self.driver.clock.call_every(
-            self._interval, fire, missed=self._policy, first=first
+            self._interval, fire, missed=self._policy, first=first, slack=self._slack
         )
 
     def _fire_later(self) -> None:
-        self.driver.clock.call_later(_random() * self._jitter, self._fire)
+        self.driver.clock.call_later(_random() * self._jitter, self._fire, slack=self._slack)
 
     def _fire(self) -> None:
         """Make a run due: on the tick, or in the loop."""
@@ -198,9 +207,10 @@ class DelayLife(_IntervalLife):
         call: Call,
         make_runs: RunsFactory,
         jitter: float,
+        slack: float | None,
         before: float | None,
     ) -> None:
-        super().__init__(worker, host, call, make_runs, jitter)
+        super().__init__(worker, host, call, make_runs, jitter, slack)
         self._before = before
 
     def _first(self) -> float | None:
@@ -209,7 +219,7 @@ class DelayLife(_IntervalLife):
     def _make_timer(self, first: float) -> TimerCore:
         if self._jitter:
             first += _random() * self._jitter
-        return self.driver.clock.call_later(first, self._fire)
+        return self.driver.clock.call_later(first, self._fire, slack=self._slack)
 
     def _fire(self) -> None:
         """Make a run due, unless this comes from a timer that was replaced."""
@@ -261,6 +271,9 @@ class BackgroundIntervalWorker(BackgroundAsyncWorker):
                 longer: one late run begins when it has ended, then ``'skip'`` keeps to
                 the phase, ``'delay'`` begins a new one; ``'burst'`` makes up for all.
             jitter: up to so many seconds, by chance, are added to each due time.
+            slack: seconds by which a run may begin later than due, so that fires that fall
+                due within that time share a wake-up; less than the interval. Due times do
+                not drift by it. The supervisor's own when left out.
 
         Raises:
             TypeError: a time is no number.
@@ -288,6 +301,7 @@ class BackgroundIntervalWorker(BackgroundAsyncWorker):
             raise ValueError(f"missed must be 'skip', 'delay' or 'burst', not {missed!r}")
         self._missed_policy = missed
         self._jitter = seconds("jitter", kwargs.get("jitter") or 0.0)
+        self._slack = _check_slack(kwargs.get("slack"), self.delay, self.keep_interval)
 
     missed = Figure(lambda worker: worker._count_missed())
     """How many times a run fell due and there was none."""
@@ -324,15 +338,19 @@ class BackgroundIntervalWorker(BackgroundAsyncWorker):
             self._set_interval(interval)
         elif delay is not None:
             self._set_delay(delay)
+        _check_slack(self._slack, self.delay, self.keep_interval)
         make_runs = self._make_runs(host, kwargs)
         if not self.keep_interval:
-            return DelayLife(self, host, call, make_runs, self._jitter, self.delay_before)
+            return DelayLife(
+                self, host, call, make_runs, self._jitter, self._slack, self.delay_before
+            )
         return RateLife(
             self,
             host,
             call,
             make_runs,
             self._jitter,
+            self._slack,
             seconds("interval", self.delay, above=True),
             self.delay_before,
             self._missed_policy,
@@ -363,6 +381,17 @@ class BackgroundIntervalWorker(BackgroundAsyncWorker):
 
 def _first_of(kwargs: dict[str, Any], *names: str) -> Any:
     return next((kwargs[name] for name in names if kwargs.get(name) is not None), None)
+
+
+def _check_slack(slack: Any, interval: float, keeps_interval: bool) -> float | None:
+    if slack is None:
+        return None
+    number = seconds("slack", slack)
+    if number > _MOST_SLACK:
+        raise ValueError(f"slack must be at most {_MOST_SLACK:g} seconds, not {slack!r}")
+    if keeps_interval and number and number >= interval:
+        raise ValueError(f"slack must be less than the interval, {interval:g} s, not {slack!r}")
+    return number
 
 
 def _random() -> float:
