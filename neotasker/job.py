@@ -26,6 +26,8 @@ logger = logging.getLogger("neotasker")
 Overlap = Literal["skip", "allow", "queue"]
 Missed = Literal["skip", "delay", "burst"]
 
+_Task: Any = asyncio.Task  # not every interpreter's knows ``eager_start``
+
 _OVERLAPS = ("skip", "allow", "queue")
 _POLICIES = ("skip", "delay", "burst")
 
@@ -336,18 +338,18 @@ class AsyncJob:
         self._running = 1
         self._began = began = scheduler._now()
         try:
-            coro = self._call()
-            context = self._context.copy()
             if scheduler._starts_eagerly:
-                task = asyncio.Task(
-                    coro,
+                task = _Task(
+                    self._call(),
                     loop=scheduler._gate.loop,
                     name=self.name,
-                    context=context,
-                    eager_start=True,  # type: ignore[call-arg]  # newer interpreters only
+                    context=self._context.copy(),
+                    eager_start=True,
                 )
             else:
-                task = scheduler._gate.create_task(coro, name=self.name, context=context)
+                task = scheduler._gate.create_task(
+                    self._call(), name=self.name, context=self._context.copy()
+                )
             if not task.done():
                 self._stays_on(began, task)
                 return

@@ -282,8 +282,10 @@ class Child:
     def __init__(self, code):
         package = sys.modules["neotasker"]
         root = os.path.dirname(os.path.dirname(package.__file__))
+        # Whoever runs the tests in the background may have had Ctrl+C ignored.
+        heeds = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         self.process = subprocess.Popen(
-            [sys.executable, "-u", "-c", PROLOGUE + dedent(code)],
+            [sys.executable, "-u", "-c", heeds + PROLOGUE + dedent(code)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
