@@ -7,7 +7,7 @@
 #include <Python.h>
 #include <pythread.h>
 
-/* Atomic bytes: `nt_load` acquires, `nt_store` releases. */
+/* Atomic bytes and words of 32 bits: `nt_load` acquires, `nt_store` releases. */
 #if defined(_MSC_VER)
 #  include <intrin.h>
 static inline unsigned char nt_load(unsigned char *p) {
@@ -15,6 +15,12 @@ static inline unsigned char nt_load(unsigned char *p) {
 }
 static inline void nt_store(unsigned char *p, unsigned char v) {
     (void)_InterlockedExchange8((char volatile *)p, (char)v);
+}
+static inline unsigned int nt_load32(unsigned int *p) {
+    return (unsigned int)_InterlockedOr((long volatile *)p, 0);
+}
+static inline void nt_store32(unsigned int *p, unsigned int v) {
+    (void)_InterlockedExchange((long volatile *)p, (long)v);
 }
 static inline unsigned char nt_swap(unsigned char *p, unsigned char v) {
     return (unsigned char)_InterlockedExchange8((char volatile *)p, (char)v);
@@ -24,6 +30,12 @@ static inline unsigned char nt_load(unsigned char *p) {
     return __atomic_load_n(p, __ATOMIC_ACQUIRE);
 }
 static inline void nt_store(unsigned char *p, unsigned char v) {
+    __atomic_store_n(p, v, __ATOMIC_RELEASE);
+}
+static inline unsigned int nt_load32(unsigned int *p) {
+    return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+}
+static inline void nt_store32(unsigned int *p, unsigned int v) {
     __atomic_store_n(p, v, __ATOMIC_RELEASE);
 }
 static inline unsigned char nt_swap(unsigned char *p, unsigned char v) {
@@ -48,6 +60,13 @@ static inline void nt_lock(nt_mutex *m) {
     }
 }
 static inline void nt_unlock(nt_mutex *m) { nt_store(&m->taken, 0); }
+#endif
+
+/* Have the processor fetch what will be looked at soon; any address will do. */
+#if defined(_MSC_VER)
+#  define nt_prefetch(address) ((void)(address))
+#else
+#  define nt_prefetch(address) __builtin_prefetch(address)
 #endif
 
 /* Nanoseconds of the monotonic clock that time.monotonic() reads. */

@@ -478,3 +478,26 @@ def test_a_clock_that_is_turned_by_hand_uses_no_slack(ticker, hand):
     hand.now = 2
     ticker.tick()
     assert fired == [1, 2]
+
+
+def test_the_last_of_very_many_timers_can_still_be_cancelled_and_fire(ticker, hand):
+    fired: list[int] = []
+    generator = random.Random(8)
+    timers = [ticker.call_at(generator.random(), fired.append, n) for n in range(20_000)]
+    kept = sorted(generator.sample(range(20_000), 60))
+    keep = set(kept)
+    for n, timer in enumerate(timers):
+        if n not in keep:
+            timer.cancel()
+    hand.now = -1
+    for _ in range(12):  # gives memory back, step by step
+        ticker.tick()
+    later = [ticker.call_at(2, fired.append, -n) for n in range(1, 100)]
+    assert all(timers[n].cancel() for n in kept[::2])
+    assert all(timer.cancel() for timer in later[::3])
+    assert not any(timers[n].cancel() for n in kept[::2])
+    hand.now = 3
+    ticker.tick()
+    expected = sorted(kept[1::2], key=lambda n: timers[n].when)
+    assert fired == expected + [-n for n in range(1, 100) if (n - 1) % 3]
+    assert len(ticker) == 0
