@@ -2,6 +2,8 @@
 # make test   the suite, on both cores              (ARGS="tests/test_x.py -x" goes to pytest)
 # make test-slow
 #             the tests that build the package, or run every benchmark at toy size
+# make test-uvloop
+#             the tests that have to do with loops, on aloops that run uvloop
 # make lint   ruff and mypy
 # make clean  removes all that was made
 # make test-freethreaded FREETHREADED=python3.13t
@@ -15,6 +17,7 @@ ARGS ?=
 FREETHREADED ?= python3.13t
 # What is installed beside the package to test it, as dependency groups.
 TEST_GROUPS ?= test test-extras
+LOOP_TESTS := $(patsubst %,tests/test_%*.py,aloop work background jobs registry supervisor stop)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
@@ -30,7 +33,7 @@ INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 LINTABLE := $(VENV)/.lintable
 
-.PHONY: run test test-slow test-freethreaded lint clean
+.PHONY: run test test-slow test-uvloop test-freethreaded lint clean
 
 run: $(INSTALLED)
 	$(BIN)/python -m neotasker run examples/host_monitor.py --for 10
@@ -40,6 +43,9 @@ test: $(TESTABLE)
 
 test-slow: $(TESTABLE)
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-uvloop: $(TESTABLE)
+	$(BIN)/python -m pytest -m "not slow" --uvloop $(LOOP_TESTS) $(ARGS)
 
 # No wheel of uvloop exists for it, and of hypothesis only the pure one.
 test-freethreaded:

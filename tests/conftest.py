@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import faulthandler
 import gc
 import os
@@ -27,6 +28,28 @@ settings.load_profile("neotasker")
 _LEAK_PATIENCE = 5.0
 _real_stderr = -1
 _tests_by_core: Counter[str] = Counter()
+
+
+# Other loops.
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--uvloop",
+        action="store_true",
+        help="aloops run uvloop where the test says nothing else",
+    )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _default_loops(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Make ``asyncio.new_event_loop``, which aloops call, make loops of uvloop if told so."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("--uvloop"):
+            import uvloop
+
+            patch.setattr(asyncio, "new_event_loop", uvloop.new_event_loop)
+        yield
 
 
 # Both cores.

@@ -559,6 +559,8 @@ def test_workers_of_one_loop_wait_with_one_timer_of_it(nt, host):
     async def target(): ...
 
     loop = host.get_aloop("main").get_loop()
+    if not hasattr(loop, "_scheduled"):
+        pytest.skip("this loop does not tell what it waits for")
     workers = [
         nt.BackgroundIntervalWorker(n, target, interval=100, supervisor=host) for n in range(50)
     ]
