@@ -31,6 +31,7 @@ from libc.string cimport memmove, memset
 
 import functools
 import logging
+import os
 import threading
 from concurrent.futures import CancelledError, InvalidStateError
 
@@ -186,6 +187,15 @@ cdef void parker_put(Parker *parker) noexcept:
         PyThread_release_lock(parker.lock)
         PyThread_free_lock(parker.lock)
         PyMem_RawFree(parker)
+
+
+def _after_fork_in_child():
+    """Free what a thread of the parent may have held."""
+    memset(&_spare_mutex, 0, sizeof(nt_mutex))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 cdef void release_all(Parker *parker) noexcept nogil:
@@ -433,6 +443,25 @@ cdef class FutureCore:
         """End the future with an exception."""
         if not settle(self, FINISHED, True, exception, NULL):
             raise InvalidStateError(f"{self._state}: {self!r}")
+
+    def _abandon(self, error=None):
+        """End the future without a word, cancelled or with *error*: in a forked child.
+
+        Who waits for it is the parent's, and so are the callbacks.
+        """
+        memset(&self.mutex, 0, sizeof(nt_mutex))
+        self.parked = NULL
+        self.standard = None
+        self.callbacks = None
+        if self.phase >= CANCELLED:
+            return
+        self.seen = True
+        self.failed = error is not None
+        self.value = error
+        track(self)
+        nt_store(&self.phase, CANCELLED if error is None else FINISHED)
+        if isinstance(self, TaskCore):
+            drop(<TaskCore>self)
 
     def __setattr__(self, name, value):
         track(self)
@@ -2298,6 +2327,13 @@ cdef class TickerCore:
             callback = None
             args = None
 
+    def abandon(self):
+        """Forget all timers: in a forked child, which has not got the ticker's thread."""
+        memset(&self.mutex, 0, sizeof(nt_mutex))
+        self.asleep_until = AWAKE
+        self.stopping = True
+        self.clear()
+
     def now(self):
         """Return the time of the ticker's clock, in seconds."""
         return now_of(self) / 1e9
@@ -2576,6 +2612,11 @@ cdef class Mailbox:
         self.items = fresh
         nt_unlock(&self.mutex)
         return items
+
+    def abandon(self):
+        """Do what `close` does, in a forked child."""
+        memset(&self.mutex, 0, sizeof(nt_mutex))
+        return self.close()
 
     def __len__(self):
         return len(self.items)

@@ -374,6 +374,21 @@ class FutureCore:
         if not self._settle(_FINISHED, True, exception):
             raise InvalidStateError(f"{self._state}: {self!r}")
 
+    def _abandon(self, error=None):
+        """End the future without a word, cancelled or with *error*: in a forked child.
+
+        Who waits for it is the parent's, and so are the callbacks.
+        """
+        self._parked = self._callbacks = self._condition_made = self._waiters_made = None
+        if self._phase >= _CANCELLED:
+            return
+        self._seen = True
+        self._failed = error is not None
+        self._value = error
+        self._phase = _CANCELLED if error is None else _FINISHED
+        if isinstance(self, TaskCore):
+            self._call = None
+
     def __repr__(self):
         phase, value = self._phase, self._value
         text = f"<{type(self).__name__} at {id(self):#x} state={_WORDS[phase]}"
@@ -1639,6 +1654,13 @@ class TickerCore:
             timers = [e[2] for e in self._heap if e[2] is not None]
         return sum(timer.cancel() for timer in timers)
 
+    def abandon(self):
+        """Forget all timers: in a forked child, which has not got the ticker's thread."""
+        self._lock = threading.RLock()
+        self._asleep_until = None
+        self._stopping = True
+        self.clear()
+
     def _next_due(self):
         """Return when the first timer is to fire, or None. The lock is held."""
         heap = self._heap
@@ -1717,6 +1739,11 @@ class Mailbox:
             self._closed = True
             items, self._items = self._items, []
         return items
+
+    def abandon(self):
+        """Do what `close` does, in a forked child."""
+        self._lock = threading.RLock()
+        return self.close()
 
     def __len__(self):
         return len(self._items)

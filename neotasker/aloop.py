@@ -202,10 +202,15 @@ class LoopGate:
 
     def abandon(self) -> None:
         """Cancel the futures without a touch on the loop: in a forked child."""
-        futures = [future for future in self.tasks.values() if future is not None]
-        futures += [item[0] for item in self._mailbox.close() if type(item) is tuple]
-        for future in futures:
-            future.cancel()
+        for future in list(self.tasks.values()):
+            if future is not None:
+                future._abandon()
+        for item in self._mailbox.abandon():
+            if type(item) is tuple:
+                item[0]._abandon()
+                item[1].close()
+        if self.clock is not None:
+            self.clock.abandon()
 
 
 class LoopPort:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from .aloop import ALoop, LoopFactory
 from .clock import Clock
-from .errors import AloopError, UnknownAloop
+from .errors import AloopError, SupervisorNotStarted, UnknownAloop
 
 __all__ = ["OWN_LOOP", "AloopTable"]
 
@@ -23,7 +23,8 @@ logger = logging.getLogger("neotasker")
 class AloopTable:
     """The aloops of one supervisor by name, the default one, and the supervisor's own.
 
-    Guarantees: a name is taken by one aloop only, from `create` on.
+    Guarantees: a name is taken by one aloop only, from `create` on. Between `close` and
+    `open` none starts by `create` or `start`.
 
     The lock protects the table and the default; no aloop is started or stopped under it.
     """
@@ -42,6 +43,7 @@ class AloopTable:
         self._lock = threading.RLock()
         self._by_name: dict[str, ALoop] = {}
         self._default: ALoop | None = None
+        self._closed = False  # the supervisor stops what there is
         self.own = ALoop(
             OWN_LOOP,
             supervisor_id,
@@ -77,12 +79,13 @@ class AloopTable:
         aloop = ALoop(name, self._id, daemon, factory, f"{prefix}_aloop_{name}")
         aloop.on_end = self._on_end
         with self._lock:
+            self._check_open(name)
             if self._by_name.setdefault(name, aloop) is not aloop:
                 logger.error("supervisor %s aloop %s already exists", self._id, name)
                 return False
         if start:
             try:
-                aloop.start()
+                self.start(aloop)
             except BaseException:
                 with self._lock:
                     del self._by_name[name]
@@ -91,6 +94,39 @@ class AloopTable:
             with self._lock:
                 self._default = aloop
         return aloop
+
+    def start(self, aloop: ALoop) -> bool:
+        """Start an aloop, unless the supervisor is stopping them.
+
+        Raises:
+            SupervisorNotStarted: it is.
+        """
+        with self._lock:
+            self._check_open(aloop.name)
+        started = aloop.start()
+        with self._lock:
+            closed = self._closed
+        if closed:  # meanwhile: who closed need not have seen this one run
+            aloop.stop(cancel_tasks=True)
+            self._check_open(aloop.name)
+        return started
+
+    def close(self) -> None:
+        """Let no aloop start until `open`: those that run now are all that there are."""
+        with self._lock:
+            self._closed = True
+
+    def open(self) -> None:
+        """Let aloops start again."""
+        with self._lock:
+            self._closed = False
+
+    def _check_open(self, name: str) -> None:
+        if self._closed:
+            raise SupervisorNotStarted(
+                f"supervisor {self._id} is stopping, aloop {name} is refused: make it when "
+                "stop() has returned"
+            )
 
     def find(self, name: str) -> ALoop | None:
         """Return the aloop of that name, or None with a line in the log."""
@@ -182,3 +218,4 @@ class AloopTable:
     def abandon(self) -> None:
         """Free the lock in a forked child; the aloops see to themselves."""
         self._lock = threading.RLock()
+        self._closed = False

@@ -44,12 +44,9 @@ def _after_fork_in_child() -> None:
         crew.abandon()
         waiting, running = crew.dispatcher.abandon()
         for task in waiting:
-            task.cancel()
+            task._abandon()
         for task in running:
-            if not task.done():  # the fork came between its end and the next task
-                task.set_exception(
-                    BrokenExecutor("the task runs in the parent of this process")
-                )
+            task._abandon(BrokenExecutor("the task runs in the parent of this process"))
 
 
 # The one hook that runs when the main thread is done and before the others are

@@ -188,6 +188,12 @@ class AsyncJob:
             self._finish()
             return True
 
+    def _abandon(self) -> None:
+        """Be without a timer and without runs: in a forked child."""
+        self._lock = self._scheduler._lock
+        self._armed = None
+        self._owed = self._running = 0
+
     def __repr__(self) -> str:
         if self._cron is not None:
             when = f"cron {self._cron.expression!r}"
@@ -411,13 +417,19 @@ class AsyncJob:
             )
         except RuntimeError as exc:  # the supervisor is going down
             logger.error("job %s could not be run: %s", self.name, exc)
-            self._ended()
+            self._was_not_run()
         else:
             task.add_done_callback(self._on_task_done)
 
     def _on_task_done(self, task: Any) -> None:
         if task.cancelled():
-            self._ended()
+            self._was_not_run()
+
+    def _was_not_run(self) -> None:
+        with self._lock:
+            self.runs -= 1
+            self._missed += 1
+        self._ended()
 
     def _run(self) -> None:
         threads = self._scheduler._threads

@@ -94,5 +94,7 @@ class JobSchedulerTable:
     def abandon(self) -> None:
         """Forget all: in a forked child."""
         self._lock = threading.RLock()
+        for scheduler in self._by_name.values():
+            scheduler._abandon()
         self._by_name.clear()
         self.default = None

@@ -205,6 +205,17 @@ class AsyncJobScheduler:
         state = "active" if self._active else "stopped"
         return f"<{type(self).__name__} {self.name} {state}, {len(self._jobs)} jobs>"
 
+    def _abandon(self) -> None:
+        """Be stopped, and forget the runs: in a forked child."""
+        self._lock = threading.RLock()
+        self._active = False
+        self._port = self._gate = None
+        self._on_loop = self._in_pool = 0
+        self._threads.clear()
+        self._parked.clear()
+        for job in self._jobs.values():
+            job._abandon()
+
     # What jobs ask of it.
 
     def _post(self, callback: Callable[[], object]) -> bool:

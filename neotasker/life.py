@@ -472,6 +472,7 @@ class SupervisorLife:
         self._aloops.abandon()
         self._watch.abandon()
         self._delayed.abandon()
+        self._ticker.abandon()
         self._make_clockwork(self._ticker.slack)
         self._registry.abandon()
         self._jobs.abandon()

@@ -167,6 +167,12 @@ class LoopClock:
         else:
             self._handle = self._loop.call_at(due, self._tick)
 
+    def abandon(self) -> None:
+        """Forget all timers: in a forked child, which has not got the loop's thread."""
+        self._lock = threading.RLock()
+        self._armed_for = math.inf
+        self._core.abandon()
+
     def _tick(self) -> None:
         self._handle = None
         with self._lock:

@@ -92,6 +92,8 @@ def _end_at_once() -> None:
 
 
 def _after_fork_in_child() -> None:
+    global _stirred
+    _stirred = Latch()
     for inhabitant in list(_inhabitants):
         inhabitant.after_fork_in_child()
 

@@ -253,6 +253,7 @@ class Stop:
         self.signalled.set()
         self._is_over = True
         self.report = self.moment()
+        self._parts.aloops.open()
         if self.report.clean:
             logger.info("%s %s", self._parts.title, self.report)
         else:
@@ -331,6 +332,7 @@ class Stop:
                 thread.join(self._left(None))
 
     def _stop_aloops(self) -> None:
+        self._parts.aloops.close()
         for aloop in self._all_aloops():
             if aloop not in self.aloops and not aloop.join(0):  # started or stopped meanwhile
                 self.aloops.append(aloop)

@@ -263,6 +263,7 @@ class TaskSupervisor(SupervisorLife):
             The aloop; False, and an error in the log, if the name is taken.
 
         Raises:
+            SupervisorNotStarted: the supervisor is stopping its aloops.
             TypeError: the name is not a string, or the factory cannot be called.
             AloopError: the name is that of the supervisor's own loop.
         """
@@ -273,7 +274,7 @@ class TaskSupervisor(SupervisorLife):
         aloop = self._aloops.find(name)
         if aloop is None:
             return False
-        aloop.start()
+        self._aloops.start(aloop)
         return True
 
     def stop_aloop(

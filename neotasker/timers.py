@@ -104,7 +104,7 @@ class DelayedTasks:
         waiting, self._waiting = self._waiting, set()
         self._abandoned = True
         for task in waiting:
-            task.cancel()
+            task._abandon()
 
     def __len__(self) -> int:
         return len(self._waiting)

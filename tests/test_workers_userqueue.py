@@ -100,6 +100,17 @@ def test_items_of_many_threads_are_processed_once_each(make, cls):
     assert sorted(seen) == [(n, number) for n in range(100) for number in range(4)]
 
 
+def test_a_stop_meets_puts_and_keeps_the_order(make, cls):
+    for _ in range(30):
+        seen = []
+        worker = make(seen.append, cls)
+        with switch_interval():
+            for n in range(40):
+                worker.put_threadsafe(n)
+            worker.stop(drain=True)
+        assert seen == list(range(40))
+
+
 def test_each_item_starts_an_idle_worker(make, cls):
     seen = []
     worker = make(seen.append, cls)

@@ -23,6 +23,8 @@ __all__ = ["LoopQueueLife"]
 
 logger = logging.getLogger("neotasker")
 
+_OF_ASYNCIO = (asyncio.Queue, asyncio.PriorityQueue, asyncio.LifoQueue)
+
 _PAUSE = 1.0  # seconds after a get that raised
 
 
@@ -34,8 +36,9 @@ class LoopQueueLife(TurnLife):
     """A life that takes its items from a queue for coroutines, as ``asyncio.Queue``.
 
     Guarantees: no accepted item is lost; they begin in the order in which the queue gives
-    them. Stopping puts None into the queue, as older programs expect; if that does not end
-    the ``get`` that waits, it is cancelled.
+    them. Stopping ends the ``get`` that waits by cancelling it in the queues of asyncio,
+    which lose nothing by that. Others get None put in first, as older programs expect, if
+    they are empty: items need not compare with it.
 
     The worker's task gets the items. Unless it runs the target itself it hands them to
     turns, as soon as one is free. Fields below ``queue`` belong to the loop's thread.
@@ -359,17 +362,24 @@ class LoopQueueLife(TurnLife):
         if not self.drains:
             for late in list(self._late_puts):
                 late.cancel()
-        if self._getting:
+        if self._getting and type(self.queue) in _OF_ASYNCIO:
+            self._cancel_get()
+        elif self._getting:
             driver.port.create_task(self._end_get())
+
+    def _cancel_get(self) -> None:
+        self._halted = True
+        self._driver().task.cancel()
 
     async def _end_get(self) -> None:
         """End a get that waits: by the mark, or else by cancelling it."""
         mark: asyncio.Future[Any] | None = None
         try:
-            outcome = self.queue.put(None)
-            if inspect.isawaitable(outcome):
-                mark = asyncio.ensure_future(outcome)
-                await asyncio.wait([mark], timeout=0)
+            if not self.putting and self._is_empty():
+                outcome = self.queue.put(None)
+                if inspect.isawaitable(outcome):
+                    mark = asyncio.ensure_future(outcome)
+                    await asyncio.wait([mark], timeout=0)
             for _ in range(3):
                 await asyncio.sleep(0)
         except Exception as exc:
@@ -377,8 +387,7 @@ class LoopQueueLife(TurnLife):
         if mark is not None and not mark.cancel() and not mark.cancelled():
             mark.exception()  # seen: the classes of items need not compare with None
         if self._getting:
-            self._halted = True
-            self._driver().task.cancel()
+            self._cancel_get()
 
     def _rest(self) -> list[Any]:
         with self.lock:
