@@ -4,16 +4,20 @@
 #             the tests that build the package, or run every benchmark at toy size
 # make test-uvloop
 #             the tests that have to do with loops, on aloops that run uvloop
+# make soak SECONDS=600
+#             everything at once for so long, with an account of it, on both cores
 # make lint   ruff and mypy
 # make clean  removes all that was made
 # make test-freethreaded FREETHREADED=python3.13t
-#             the suite on an interpreter without the GIL, in an environment of its own
+# make soak-freethreaded FREETHREADED=python3.13t SECONDS=600
+#             the same on an interpreter without the GIL, in an environment of its own
 #
 # Needs nothing but Python 3.11 or newer with venv; PYTHON=... chooses another one.
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+SECONDS ?= 600
 FREETHREADED ?= python3.13t
 # What is installed beside the package to test it, as dependency groups.
 TEST_GROUPS ?= test test-extras
@@ -33,7 +37,7 @@ INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 LINTABLE := $(VENV)/.lintable
 
-.PHONY: run test test-slow test-uvloop test-freethreaded lint clean
+.PHONY: run test test-slow test-uvloop test-freethreaded soak soak-freethreaded lint clean
 
 run: $(INSTALLED)
 	$(BIN)/python -m neotasker run examples/host_monitor.py --for 10
@@ -47,11 +51,14 @@ test-slow: $(TESTABLE)
 test-uvloop: $(TESTABLE)
 	$(BIN)/python -m pytest -m "not slow" --uvloop $(LOOP_TESTS) $(ARGS)
 
+soak: $(INSTALLED)
+	$(BIN)/python tests/stress/soak.py --both --seconds $(SECONDS) $(ARGS)
+
 # No wheel of uvloop exists for it, and of hypothesis only the pure one.
-test-freethreaded:
+test-freethreaded soak-freethreaded:
 	$(FREETHREADED) -c 'import sys; assert not sys._is_gil_enabled(), "this interpreter has a GIL"'
-	PIP_ONLY_BINARY=hypothesis $(MAKE) test VENV=.venv-freethreaded PYTHON=$(FREETHREADED) \
-	    TEST_GROUPS=test
+	PIP_ONLY_BINARY=hypothesis $(MAKE) $(@:-freethreaded=) VENV=.venv-freethreaded \
+	    PYTHON=$(FREETHREADED) TEST_GROUPS=test
 
 lint: $(LINTABLE)
 	$(BIN)/ruff check .

@@ -475,7 +475,7 @@ cdef class FutureCore:
             text += f" {verb} {type(self.value).__name__}"
         return text + ">"
 
-    def __dealloc__(self):
+    def __del__(self):
         if self.failed and not self.seen:
             log_never_retrieved(self)
 
@@ -1067,6 +1067,20 @@ cdef inline void link(LaneState *lane, TaskCore task) noexcept:
     lane.count += 1
 
 
+cdef inline void link_first(LaneState *lane, TaskCore task) noexcept:
+    """Put a task back at the front of its lane. The mutex is held."""
+    task.waiting = True
+    task.prev = NULL
+    task.next = lane.head
+    if lane.head is NULL:
+        lane.tail = <PyObject *>task
+    else:
+        (<TaskCore>lane.head).prev = <PyObject *>task
+    lane.head = <PyObject *>task
+    Py_INCREF(task)
+    lane.count += 1
+
+
 cdef inline void unlink(LaneState *lane, TaskCore task) noexcept:
     """Take a task out of its lane; the reference of the lane is the caller's. Mutex held."""
     cdef PyObject *raw = <PyObject *>task
@@ -1286,11 +1300,38 @@ cdef int pump(Dispatcher self) except -1:
         try:
             launcher(task)
         except BaseException as exc:
-            task._end(True, exc)
-            self.release(task)
+            if not isinstance(exc, RuntimeError) or not put_back(self, task, launcher):
+                launcher.fail(task, exc)
     if launcher is None:
         self.engage()
     return 0
+
+
+cdef bint put_back(Dispatcher self, TaskCore task, launcher) except -1:
+    """Let a task wait again that a launcher could not hand over.
+
+    Returns:
+        False if that launcher is still ours: the task would meet the same once more.
+    """
+    cdef LaneState *lane = &self.lanes[task.lane_]
+    cdef bint replaced
+    nt_lock(&self.mutex)
+    replaced = self.launcher is not launcher
+    nt_unlock(&self.mutex)
+    if not replaced:
+        return False
+    nt_lock(&task.mutex)
+    nt_store(&task.phase, PENDING)
+    nt_unlock(&task.mutex)
+    nt_lock(&self.mutex)
+    link_first(lane, task)
+    lane.waited -= task.started - task.queued
+    self.waiting_ += 1
+    self.active_ -= 1
+    nt_unlock(&self.mutex)
+    if nt_load(&task.phase) == CANCELLED:  # between the two
+        forget(self, task)
+    return True
 
 
 @cython.final

@@ -1162,10 +1162,32 @@ class Dispatcher:
             try:
                 launcher(task)
             except BaseException as exc:
-                task._end(True, exc)
-                self.release(task)
+                if not isinstance(exc, RuntimeError) or not self._put_back(task, launcher):
+                    launcher.fail(task, exc)
         if launcher is None:
             self.engage()
+
+    def _put_back(self, task, launcher):
+        """Let a task wait again that a launcher could not hand over.
+
+        Returns:
+            False if that launcher is still ours: the task would meet the same once more.
+        """
+        with self._lock:
+            if self._launcher is launcher:
+                return False
+        with _state_lock:
+            task._phase = _PENDING
+        lane = task._lane
+        with self._lock:
+            task._waiting = True
+            self._lanes[lane].appendleft(task)
+            self._wait_seconds[lane] -= task._started - task._queued
+            self._active -= 1
+            self._foreign -= 1
+        if task._phase == _CANCELLED:  # between the two
+            self._forget(task)
+        return True
 
     def release(self, task):
         """Give back the place of a task that the launcher ran."""

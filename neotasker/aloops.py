@@ -41,6 +41,8 @@ class AloopTable:
         self._clock = clock
         self._on_end = on_end
         self._lock = threading.RLock()
+        self._none_starts = threading.Condition(self._lock)
+        self._starting = 0
         self._by_name: dict[str, ALoop] = {}
         self._default: ALoop | None = None
         self._closed = False  # the supervisor stops what there is
@@ -103,18 +105,27 @@ class AloopTable:
         """
         with self._lock:
             self._check_open(aloop.name)
-        started = aloop.start()
-        with self._lock:
-            closed = self._closed
-        if closed:  # meanwhile: who closed need not have seen this one run
-            aloop.stop(cancel_tasks=True)
-            self._check_open(aloop.name)
-        return started
+            self._starting += 1
+        try:
+            return aloop.start()
+        finally:
+            with self._lock:
+                self._starting -= 1
+                closed = self._closed
+                self._none_starts.notify_all()
+            if closed:  # who closed may have given up waiting for this one
+                aloop.ask_stop(cancel=True)
 
-    def close(self) -> None:
-        """Let no aloop start until `open`: those that run now are all that there are."""
+    def close(self, timeout: float) -> None:
+        """Let no aloop start until `open`: those that run now are all that there are.
+
+        Parameters:
+            timeout: seconds to wait for those that are being started, in whose loop
+                factories anything may go on.
+        """
         with self._lock:
             self._closed = True
+            self._none_starts.wait_for(lambda: not self._starting, timeout)
 
     def open(self) -> None:
         """Let aloops start again."""
@@ -218,4 +229,6 @@ class AloopTable:
     def abandon(self) -> None:
         """Free the lock in a forked child; the aloops see to themselves."""
         self._lock = threading.RLock()
+        self._none_starts = threading.Condition(self._lock)
+        self._starting = 0
         self._closed = False

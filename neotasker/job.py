@@ -9,13 +9,14 @@ import inspect
 import logging
 import math
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from threading import get_ident
 from typing import Any, Literal
 
 from ._accel import TimerCore
 from .cron import Cron
+from .launcher import OwnRun, has_strayed, keeps_threads
 from .loopclock import Timing
 from .priority import TASK_NORMAL, lane_of
 
@@ -28,6 +29,8 @@ Missed = Literal["skip", "delay", "burst"]
 
 _Task: Any = asyncio.Task  # not every interpreter's knows ``eager_start``
 
+_BEGUN = (None,)  # what `_on_done` is told of a run whose first step was made at once
+
 _OVERLAPS = ("skip", "allow", "queue")
 _POLICIES = ("skip", "delay", "burst")
 
@@ -38,7 +41,7 @@ _CRON_NAP = 30.0
 _CRON_STEPS = 10_000
 
 
-class AsyncJob:
+class AsyncJob(OwnRun):
     """One job: what is run, when, and how it went.
 
     Guarantees: runs begin at due times only, never early; at most one at once unless
@@ -337,25 +340,25 @@ class AsyncJob:
         In one piece, as this is what most fires come to.
         """
         scheduler = self._scheduler
-        if self._running or not self._active or not scheduler._active:
+        if (
+            self._running
+            or not self._active
+            or not scheduler._active
+            or not scheduler._starts_eagerly
+        ):
             self._fire()
             return
         self.runs += 1
         self._running = 1
         self._began = began = scheduler._now()
         try:
-            if scheduler._starts_eagerly:
-                task = _Task(
-                    self._call(),
-                    loop=scheduler._gate.loop,
-                    name=self.name,
-                    context=self._context.copy(),
-                    eager_start=True,
-                )
-            else:
-                task = scheduler._gate.create_task(
-                    self._call(), name=self.name, context=self._context.copy()
-                )
+            task = _Task(
+                self._call(),
+                loop=scheduler._gate.loop,
+                name=self.name,
+                context=self._context.copy(),
+                eager_start=True,
+            )
             if not task.done():
                 self._stays_on(began, task)
                 return
@@ -371,23 +374,34 @@ class AsyncJob:
         """See to a run that has begun, and waits for something."""
         self._scheduler._on_loop += 1
         self._scheduler._gate.hold(task)
-        task.add_done_callback(partial(self._on_done, began))
+        task.add_done_callback(partial(self._on_done, began, _BEGUN))
 
     def _launch(self) -> None:
         """Begin a run that was counted already."""
         scheduler = self._scheduler
         scheduler._on_loop += 1
         self._began = began = scheduler._now()
+        begun: list[None] = []
+        coro = self._run_on_loop(begun)
         try:
-            gate, context = scheduler._gate, self._context.copy()
-            task = gate.create_task(self._call(), name=self.name, context=context)
-        except BaseException as exc:
+            task = scheduler._gate.create_task(
+                coro, name=self.name, context=self._context.copy()
+            )
+        except BaseException as exc:  # the loop has a task factory of the user's
+            coro.close()
             self._failed(exc)
             self._landed(began)
         else:
-            task.add_done_callback(partial(self._on_done, began))
+            task.add_done_callback(partial(self._on_done, began, begun))
 
-    def _on_done(self, began: float, task: asyncio.Task[Any]) -> None:
+    async def _run_on_loop(self, begun: list[None]) -> None:
+        begun.append(None)
+        await self._call()
+
+    def _on_done(self, began: float, begun: Sequence[None], task: asyncio.Task[Any]) -> None:
+        if not begun:  # it was cancelled before its first step
+            self.runs -= 1
+            self._missed += 1
         if not task.cancelled():
             error = task.exception()
             if error is not None:
@@ -408,27 +422,49 @@ class AsyncJob:
     # Runs of plain functions, in the pool.
 
     def _hand_over(self) -> None:
-        scheduler = self._scheduler
         with self._lock:
-            scheduler._in_pool += 1
+            self._scheduler._in_pool += 1
+        self._submit()
+
+    def _submit(self) -> None:
+        scheduler = self._scheduler
+        host = scheduler._host
+        here = keeps_threads(host.thread_pool.executor)
+        call = self._run if here else self._call
         try:
-            task: Any = self._context.copy().run(
-                scheduler._host.enqueue, self._run, (), None, self.priority
-            )
+            task: Any = self._context.copy().run(host.enqueue, call, (), None, self.priority)
         except RuntimeError as exc:  # the supervisor is going down
-            logger.error("job %s could not be run: %s", self.name, exc)
-            self._was_not_run()
+            self.was_not_run(exc)
         else:
-            task.add_done_callback(self._on_task_done)
+            if not here:
+                self._began = scheduler._now()
+            task.add_done_callback(self._on_task_done if here else self._came_back)
 
     def _on_task_done(self, task: Any) -> None:
         if task.cancelled():
-            self._was_not_run()
+            self.was_not_run(None)
 
-    def _was_not_run(self) -> None:
+    def was_not_run(self, error: BaseException | None) -> None:
+        """Count the run as missed: it was counted as one before it began."""
+        if has_strayed(error, self._scheduler._host.thread_pool.executor):
+            self._submit()
+            return
+        if error is not None:
+            logger.error("job %s could not be run: %s", self.name, error)
         with self._lock:
             self.runs -= 1
             self._missed += 1
+        self._ended()
+
+    def _came_back(self, task: Any) -> None:
+        """See to a run that was made in another process."""
+        if task.cancelled():
+            self.was_not_run(None)
+            return
+        error = task.exception()
+        if error is not None:
+            self._failed(error)
+        self.last_duration = self._scheduler._now() - self._began
         self._ended()
 
     def _run(self) -> None:

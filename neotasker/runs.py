@@ -10,11 +10,12 @@ import logging
 import types
 from asyncio.tasks import _enter_task, _leave_task
 from collections.abc import Callable, Generator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future
 from queue import Full
 from threading import get_ident
 from typing import Any
 
+from .launcher import OwnRun, has_strayed, keeps_threads
 from .loopclock import Timing, clock_for
 from .priority import TASK_NORMAL, lane_of
 
@@ -52,14 +53,14 @@ class _Pool:
         self.executor = executor
 
 
-class PoolRuns:
+class PoolRuns(OwnRun):
     """Makes the runs of a life in a pool: the host's, or an executor of the user's.
 
     An executor that is no thread pool gets the bare target, without ``_worker``: it may
     send it to another process, where neither would arrive.
 
-    A run that the pool would not take while the host is active is handed to it again
-    after a second, with a line in the log.
+    A run that the pool would not take, or has not run in the end, is handed to it again
+    after a second while the host is active, with a line in the log.
     """
 
     __slots__ = (
@@ -115,17 +116,36 @@ class PoolRuns:
         self.enter()
 
     def _enter_slowly(self) -> None:
-        executor = self._pool.executor
+        pool = self._pool
+        executor = pool.executor
         try:
-            if executor is None or isinstance(executor, ThreadPoolExecutor):
+            if keeps_threads(executor):
                 self.task = self._submit(self._turn, {})
+                if isinstance(pool, _Pool):  # that of the host calls `was_not_run` by itself
+                    self.task.add_done_callback(self._on_turn_done)
             elif self._takes_off():
                 self._send()
-        except (RuntimeError, Full) as exc:  # it takes nothing now, or has no thread
-            life = self.life
-            if life.open and life.host.active:
-                logger.error("worker %s: its run was refused: %s", life.worker._title, exc)
-                life.host.ticker.call_later(_RETRY, self.enter)
+        except RuntimeError as exc:  # it takes nothing now, or has no thread
+            self.was_not_run(exc)
+        except Full:
+            self.was_not_run(RuntimeError("the queue of the executor is full"))
+
+    def _on_turn_done(self, task: Future[Any]) -> None:
+        if task.cancelled():
+            self.was_not_run(CancelledError("the executor has cancelled it"))
+        elif (error := task.exception()) is not None:
+            self.was_not_run(error)
+
+    def was_not_run(self, error: BaseException | None) -> None:
+        """Hand the run to the pool once more, unless it was made void meanwhile."""
+        life = self.life
+        if not (life.queued and life.open and life.host.active):
+            return
+        if has_strayed(error, self._pool.executor):
+            self.enter()
+            return
+        logger.error("worker %s: its run was refused: %s", life.worker._title, error)
+        life.host.ticker.call_later(_RETRY, self.enter)
 
     def _submit(self, fn: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
         if isinstance(self._pool, _Pool):

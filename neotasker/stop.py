@@ -29,6 +29,7 @@ __all__ = ["Door", "Parts", "StillRunning", "Stop", "StopReport"]
 logger = logging.getLogger("neotasker")
 
 _WORKER_PREFIX = "_background_worker_"
+_STARTS = 1.0  # seconds to wait for aloops that are just being started
 _GRACE = 0.1  # seconds, past the deadline, for a thread that was told to end only then
 
 
@@ -332,7 +333,8 @@ class Stop:
                 thread.join(self._left(None))
 
     def _stop_aloops(self) -> None:
-        self._parts.aloops.close()
+        left = self._left(None)
+        self._parts.aloops.close(_STARTS if left is None else min(_STARTS, left))
         for aloop in self._all_aloops():
             if aloop not in self.aloops and not aloop.join(0):  # started or stopped meanwhile
                 self.aloops.append(aloop)

@@ -198,3 +198,127 @@ def test_what_still_runs_elsewhere_is_reported(supervisor, flood):
     flood.release()
     assert task.result(10) is None
     wait_until(lambda: not supervisor.thread_pool.active)
+
+
+class Refusing(futures.ThreadPoolExecutor):
+    """Takes nothing any more, and tells when it was asked: as one that was shut down."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.asked = threading.Event()
+        self.go_on = threading.Event()
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.asked.set()
+        assert self.go_on.wait(10)
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+
+def test_a_task_that_meets_a_replaced_executor_runs_on_the_next(supervisor):
+    refusing = Refusing()
+    supervisor.thread_pool = refusing
+    tasks = []
+    submitter = threading.Thread(target=lambda: tasks.append(supervisor.spawn(pow, 2, 3)))
+    submitter.start()
+    assert refusing.asked.wait(10)
+    supervisor.thread_pool = None  # while its owner shuts the other down
+    refusing.go_on.set()
+    submitter.join(10)
+    assert tasks[0].result(10) == 8
+    wait_until(lambda: not supervisor.get_info().pool["active"])
+    pool = supervisor.get_info().pool
+    assert [sum(pool[name].values()) for name in ("submitted", "completed", "failed")] == [
+        1,
+        1,
+        0,
+    ]
+
+
+def test_a_task_that_was_taken_back_keeps_its_place_and_may_be_cancelled(supervisor, flood):
+    supervisor.set_thread_pool(pool_size=2, min_size=0, reserve_normal=0, reserve_high=0)
+    supervisor.spawn(flood)
+    flood.wait_running(1)
+    refusing = Refusing()
+    supervisor.set_thread_pool(pool=refusing, pool_size=2)
+    order, tasks = [], []
+    submitter = threading.Thread(
+        target=lambda: tasks.append(supervisor.spawn(order.append, "first"))
+    )
+    submitter.start()
+    assert refusing.asked.wait(10)
+    others = [supervisor.spawn(order.append, name) for name in ("second", "third")]
+    supervisor.set_thread_pool(pool_size=1, min_size=0, reserve_normal=0, reserve_high=0)
+    refusing.go_on.set()
+    submitter.join(10)
+    wait_until(lambda: not tasks[0].running())
+    assert others[0].cancel()
+    flood.release()
+    others[1].result(10)
+    assert order == ["first", "third"]
+    assert not tasks[0].cancel()
+
+
+def test_an_executor_that_refuses_fails_the_task_with_its_own_words(supervisor):
+    refusing = Refusing()
+    refusing.go_on.set()
+    supervisor.thread_pool = refusing
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        supervisor.spawn(pow, 2, 3).result(10)
+    supervisor.thread_pool = None
+    assert supervisor.spawn(pow, 2, 3).result(10) == 8
+
+
+def times_called(path):
+    with open(path, "a") as file:
+        file.write("x")
+
+
+@pytest.mark.parametrize("kind", ["refusing", "processes"])
+def test_workers_and_jobs_outlive_an_executor_that_does_not_run_them(
+    nt, supervisor, flood, kind, tmp_path, monkeypatch
+):
+    from neotasker import runs
+    from neotasker.workers import turns
+
+    monkeypatch.setattr(runs, "_RETRY", 0.01)
+    monkeypatch.setattr(turns, "_RETRY", 0.01)
+    supervisor.set_thread_pool(pool_size=1, min_size=0, reserve_normal=0, reserve_high=0)
+    supervisor.create_aloop("main", default=True)
+    supervisor.spawn(flood)
+    flood.wait_running(1)
+    marks = {name: tmp_path / name for name in ("interval", "queue", "job")}
+    for mark in marks.values():
+        mark.touch()
+    interval = nt.BackgroundIntervalWorker(
+        "interval", mark_plainly, interval=0.02, supervisor=supervisor
+    )
+    interval.start(path=marks["interval"])
+    queue = nt.BackgroundQueueWorker("queue", times_called, supervisor=supervisor)
+    queue.start()
+    for _ in range(3):
+        queue.put_threadsafe(marks["queue"])
+    scheduler = supervisor.create_async_job_scheduler("jobs")
+    job = scheduler.create_threadsafe(times_called, args=(marks["job"],), interval=0.02)
+    # Runs of all three wait in the lane as the executor comes.
+    wait_until(lambda: sum(supervisor.get_info().pool["waiting"].values()) >= 3)
+    if kind == "refusing":
+        executor = Refusing()
+        executor.go_on.set()
+    else:
+        executor = futures.ProcessPoolExecutor(1, mp_context=SPAWN)
+    supervisor.thread_pool = executor
+    flood.release()
+    if kind == "refusing":
+        wait_until(executor.asked.is_set)
+        supervisor.thread_pool = None
+        executor.shutdown()
+    wait_until(lambda: len(marks["interval"].read_text()) > 2, 60)
+    wait_until(lambda: len(marks["job"].read_text()) > 2, 60)
+    wait_until(lambda: len(marks["queue"].read_text()) == 3, 60)
+    assert supervisor.stop().clean
+    assert job.runs == len(marks["job"].read_text())
+    assert interval.is_active() is False
+
+
+def mark_plainly(path, **_):
+    times_called(path)

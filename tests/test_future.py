@@ -150,6 +150,30 @@ def test_an_exception_nobody_retrieves_is_logged(pool, caplog):
     assert "ValueError: nobody looks" in caplog.text
 
 
+def test_an_exception_that_holds_its_own_future_is_logged_whole(pool, caplog):
+    class Failure(Exception):
+        def __init__(self, text):
+            super().__init__(text)
+            self.held = []
+
+    def fail(failure):
+        raise failure
+
+    failure = Failure("in a circle")
+    task = pool.submit(fail, failure)
+    futures.wait([task])
+    failure.held.append(task)
+    del task, failure
+
+    def logged():  # the collector finds the circle, and has taken nothing of it apart yet
+        gc.collect()
+        return "never retrieved" in caplog.text
+
+    pool.submit(int).result()
+    wait_until(logged)
+    assert "Failure: in a circle" in caplog.text
+
+
 @pytest.mark.parametrize("look", ["result", "exception", "await"])
 def test_an_exception_somebody_retrieved_is_not_logged(pool, caplog, look):
     def fail():

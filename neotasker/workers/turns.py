@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from functools import partial
 from queue import Full
 from threading import get_ident
@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import WorkerNotStarted
 from ..host import Host
+from ..launcher import keeps_threads
 from ..lives import Call, Life
 from ..runs import LoopRuns, hand_over, is_own_cancellation, timed
 
@@ -169,7 +170,7 @@ class TurnLife(Life):
             return
         executor = self._executor or self.host.thread_pool.executor
         try:
-            if executor is None or isinstance(executor, ThreadPoolExecutor):
+            if keeps_threads(executor):
                 self._submit(self._turn, (), {}).add_done_callback(self._on_turn_done)
                 return
         except (RuntimeError, Full) as exc:
@@ -188,8 +189,10 @@ class TurnLife(Life):
     def _on_turn_done(self, task: Any) -> None:
         if task.cancelled():
             self._lose_turn(None)
+        elif (error := task.exception()) is not None:  # an executor would not run it
+            self._lose_turn(error)
 
-    def _lose_turn(self, exc: Exception | None) -> None:
+    def _lose_turn(self, exc: BaseException | None) -> None:
         """Account for a turn that has not begun, and will not."""
         with self.lock:
             self.turns -= 1
