@@ -23,7 +23,7 @@ without the GIL.
 """
 
 cimport cython
-from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear
+from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear, PyErr_SetInterrupt
 from cpython.object cimport PyObject, PyObject_Call
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from cpython.ref cimport Py_CLEAR, Py_DECREF, Py_INCREF, Py_XDECREF
@@ -95,6 +95,14 @@ cdef enum:
     RUNNING = 1
     CANCELLED = 2
     FINISHED = 3
+
+# The steps of `settle_standard`, and how often each is tried.
+cdef enum:
+    ACQUIRE = 0
+    TELL = 1
+    NOTIFY = 2
+    RELEASE = 3
+    TRIES = 5
 
 cdef enum:
     LANES = 4
@@ -406,12 +414,14 @@ cdef class FutureCore:
         cdef bint done
         fresh = [] if self.callbacks is None else None
         nt_lock(&self.mutex)
-        done = self.phase >= CANCELLED
-        if not done:
-            if self.callbacks is None:
-                self.callbacks = fresh
-            self.callbacks.append(fn)
-        nt_unlock(&self.mutex)
+        try:
+            done = self.phase >= CANCELLED
+            if not done:
+                if self.callbacks is None:
+                    self.callbacks = fresh
+                self.callbacks.append(fn)  # there may be no memory for it
+        finally:
+            nt_unlock(&self.mutex)
         if done:
             call_back(self, fn)
 
@@ -491,15 +501,21 @@ cdef int log_never_retrieved(FutureCore self) except -1:
 
 
 cdef _Standard standard_of(FutureCore self):
-    cdef _Standard fresh
+    """Return what the standard's functions look at, made when they first do.
+
+    They lock one future after the other and leave those locked if the next one has no
+    condition. So if there is no memory, it is tried again.
+    """
+    cdef _Standard fresh = None
+    cdef int tries = 0
     if self.standard is None:
-        fresh = _Standard()
-        fresh.condition = _Condition()
-        if isinstance(self, TaskCore):
-            fresh.waiters = _Waiters()
-            fresh.waiters.owner = (<TaskCore>self).dispatcher
-        else:
-            fresh.waiters = []
+        while fresh is None:
+            tries += 1
+            try:
+                fresh = make_standard(self)
+            except (MemoryError, RuntimeError):  # the latter: "can't allocate lock"
+                if tries == TRIES:
+                    raise
         nt_lock(&self.mutex)
         if self.standard is None:
             self.standard = fresh
@@ -507,11 +523,25 @@ cdef _Standard standard_of(FutureCore self):
     return self.standard
 
 
+cdef _Standard make_standard(FutureCore self):
+    cdef _Standard fresh = _Standard()
+    fresh.condition = _Condition()
+    if isinstance(self, TaskCore):
+        fresh.waiters = _Waiters()
+        fresh.waiters.owner = (<TaskCore>self).dispatcher
+    else:
+        fresh.waiters = []
+    return fresh
+
+
 cdef int call_back(FutureCore self, object fn) except -1:
     try:
         fn(self)
     except BaseException:
-        _standard_logger.exception("exception calling callback for %r", self)
+        try:
+            _standard_logger.exception("exception calling callback for %r", self)
+        except BaseException:  # there is no memory for that: others are still to be called
+            pass
     return 0
 
 
@@ -605,23 +635,60 @@ cdef bint settle(
 
 
 cdef bint settle_standard(FutureCore self, unsigned char phase, bint failed, object value) except -1:
-    """Take a final phase where the standard's functions look on, under the condition."""
+    """Take a final phase where the standard's functions look on, under the condition.
+
+    What fails meanwhile, as a thread may be out of memory or interrupted at any moment,
+    is tried again: those who wait must hear of it.
+    """
     cdef _Standard standard = self.standard
-    cdef bint entered
-    with standard.condition:
-        nt_lock(&self.mutex)
-        entered = enter(self, phase, failed, value)
-        nt_unlock(&self.mutex)
-        if entered:
-            for waiter in standard.waiters:
-                if phase == CANCELLED:
-                    waiter.add_cancelled(self)
-                elif failed:
-                    waiter.add_exception(self)
-                else:
-                    waiter.add_result(self)
-            standard.condition.notify_all()
+    cdef bint interrupted = False
+    cdef bint entered, held = firmly(self, standard, ACQUIRE, None, &interrupted)
+    nt_lock(&self.mutex)
+    entered = enter(self, phase, failed, value)
+    nt_unlock(&self.mutex)
+    if entered:
+        for waiter in standard.waiters:
+            firmly(self, standard, TELL, waiter, &interrupted)
+        firmly(self, standard, NOTIFY, None, &interrupted)
+    if held:
+        firmly(self, standard, RELEASE, None, &interrupted)
+    if interrupted:
+        PyErr_SetInterrupt()  # not lost, but only now
     return entered
+
+
+cdef bint firmly(
+    FutureCore self, _Standard standard, int step, object waiter, bint *interrupted
+) except -1:
+    """Make a step of `settle_standard`, again if it fails; return whether it succeeded."""
+    cdef int tries
+    cdef object error = None
+    for tries in range(TRIES):
+        try:
+            if step == ACQUIRE:
+                standard.condition.acquire()
+            elif step == NOTIFY:
+                standard.condition.notify_all()
+            elif step == RELEASE:
+                standard.condition.release()
+            elif tries and self in waiter.finished_futures:
+                waiter.event.set()
+            elif self.phase == CANCELLED:
+                waiter.add_cancelled(self)
+            elif self.failed:
+                waiter.add_exception(self)
+            else:
+                waiter.add_result(self)
+            return True
+        except BaseException as exc:
+            error = exc
+            if isinstance(exc, KeyboardInterrupt):
+                interrupted[0] = True
+    try:
+        logger.error("not everybody could be told of the end of a future", exc_info=error)
+    except BaseException:
+        pass
+    return False
 
 
 cdef class TaskCore(FutureCore):
@@ -758,7 +825,13 @@ cdef int execute(TaskCore self, Place *place, Parker **deferred) except -1:
     if place is not NULL:
         clear_place(place)
     drop(self)
-    settle(self, FINISHED, failed, value, deferred)
+    try:
+        settle(self, FINISHED, failed, value, deferred)
+    except BaseException:  # the thread lives on, or its place would be lost
+        try:
+            logger.exception("error at the end of a task")
+        except BaseException:
+            pass
     return 0
 
 
@@ -2612,47 +2685,61 @@ cdef class Mailbox:
     def __init__(self, wake, handle):
         self.wake = wake
         self.handle = handle
-        self.items = []
 
     def post(self, item):
-        """Hand over an item; return False if the mailbox is closed."""
+        """Hand over an item; return False if the mailbox is closed.
+
+        If the loop cannot be woken the item is taken back, and the exception raised.
+        """
         cdef bint first = False, closed
         nt_lock(&self.mutex)
-        closed = self.closed
-        if not closed:
-            self.items.append(item)
-            first = not self.posted
-            self.posted = True
-        nt_unlock(&self.mutex)
+        try:
+            closed = self.closed
+            if not closed:
+                if self.items is None:
+                    self.items = []
+                self.items.append(item)  # there may be no memory for it
+                first = not self.posted
+                self.posted = True
+        finally:
+            nt_unlock(&self.mutex)
         if first:
-            self.wake()
+            try:
+                self.wake()
+            except BaseException:
+                if take_back(self, item):
+                    raise
+                # Somebody else's wake-up has come so far.
         return not closed
 
     def drain(self):
         """Handle what was posted: called in the loop's thread."""
-        cdef list fresh = []
         cdef list items = None
         nt_lock(&self.mutex)
         items = self.items
-        self.items = fresh
+        self.items = None
         self.posted = False
         nt_unlock(&self.mutex)
+        if items is None:
+            return
         for item in items:
             try:
                 self.handle(item)
             except BaseException:
-                logger.exception("exception in the handler of a mailbox")
+                try:
+                    logger.exception("exception in the handler of a mailbox")
+                except BaseException:  # there is no memory for that: the others go on
+                    pass
 
     def close(self):
         """Refuse further items and return those that were not handled."""
-        cdef list fresh = []
         cdef list items = None
         nt_lock(&self.mutex)
         self.closed = True
         items = self.items
-        self.items = fresh
+        self.items = None
         nt_unlock(&self.mutex)
-        return items
+        return [] if items is None else items
 
     def abandon(self):
         """Do what `close` does, in a forked child."""
@@ -2660,7 +2747,25 @@ cdef class Mailbox:
         return self.close()
 
     def __len__(self):
-        return len(self.items)
+        cdef list items = self.items
+        return 0 if items is None else len(items)
+
+
+cdef bint take_back(Mailbox self, object item) except -1:
+    """Let the next item wake the loop, and take this one out; False if it is gone."""
+    cdef Py_ssize_t at
+    cdef bint found = False
+    nt_lock(&self.mutex)
+    self.posted = False
+    if self.items is not None:
+        for at in range(len(self.items)):
+            if self.items[at] is item:
+                found = True
+                break
+        if found:
+            del self.items[at]  # `item` keeps it alive
+    nt_unlock(&self.mutex)
+    return found
 
 
 __all__ = [

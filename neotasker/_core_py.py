@@ -23,8 +23,10 @@ import heapq
 import logging
 import os
 import threading
+from _thread import interrupt_main
 from collections import deque
 from concurrent.futures import CancelledError, InvalidStateError
+from contextlib import suppress
 from contextvars import copy_context
 from itertools import count
 from time import monotonic, sleep
@@ -43,6 +45,8 @@ new = object.__new__
 _PENDING, _RUNNING, _CANCELLED, _FINISHED = range(4)
 _STATES = ("PENDING", "RUNNING", "CANCELLED_AND_NOTIFIED", "FINISHED")
 _WORDS = ("pending", "running", "cancelled", "finished")
+
+_TRIES = 5  # to tell those who wait for a future that it has ended
 
 _CRITICAL = 0  # the index of the lane that nothing holds back
 _CO_COROUTINE = 0x80
@@ -301,7 +305,8 @@ class FutureCore:
         try:
             fn(self)
         except BaseException:
-            _standard_logger.exception("exception calling callback for %r", self)
+            with suppress(BaseException):  # without memory for that, others are to be called
+                _standard_logger.exception("exception calling callback for %r", self)
 
     def _enter(self, phase, failed, value):
         """Take a final phase. The state lock is held; returns False if it is too late."""
@@ -334,20 +339,53 @@ class FutureCore:
             self._call_back(fn)
 
     def _settle_watched(self, condition, phase, failed, value):
-        """Take a final phase where the standard's functions look on, under the condition."""
-        with condition:
-            with _state_lock:
-                if not self._enter(phase, failed, value):
-                    return False
+        """Take a final phase where the standard's functions look on, under the condition.
+
+        What fails meanwhile, as a thread may be out of memory or interrupted at any moment,
+        is tried again: those who wait must hear of it.
+        """
+        interrupted = []
+        held = self._firmly(interrupted, condition.acquire)
+        with _state_lock:
+            entered = self._enter(phase, failed, value)
+        if entered:
             for waiter in self._waiters_made or ():
-                if phase == _CANCELLED:
-                    waiter.add_cancelled(self)
-                elif failed:
-                    waiter.add_exception(self)
+                self._firmly(interrupted, self._tell, waiter)
+            self._firmly(interrupted, condition.notify_all)
+        if held:
+            self._firmly(interrupted, condition.release)
+        if interrupted:
+            interrupt_main()  # not lost, but only now
+        return entered
+
+    def _tell(self, waiter, again=False):
+        if again and self in waiter.finished_futures:
+            waiter.event.set()
+        elif self._phase == _CANCELLED:
+            waiter.add_cancelled(self)
+        elif self._failed:
+            waiter.add_exception(self)
+        else:
+            waiter.add_result(self)
+
+    def _firmly(self, interrupted, step, *args):
+        """Make a step of `_settle_watched`, again if it fails; return whether it succeeded."""
+        error = None
+        for tries in range(_TRIES):
+            try:
+                if tries and args:
+                    step(*args, again=True)
                 else:
-                    waiter.add_result(self)
-            condition.notify_all()
-        return True
+                    step(*args)
+            except BaseException as exc:
+                error = exc
+                if isinstance(exc, KeyboardInterrupt):
+                    interrupted.append(exc)
+            else:
+                return True
+        with suppress(BaseException):
+            logger.error("not everybody could be told of the end of a future", exc_info=error)
+        return False
 
     def cancel(self):
         """Cancel the future unless it runs or has finished; return whether it is cancelled."""
@@ -1733,7 +1771,10 @@ class Mailbox:
         self._closed = False
 
     def post(self, item):
-        """Hand over an item; return False if the mailbox is closed."""
+        """Hand over an item; return False if the mailbox is closed.
+
+        If the loop cannot be woken the item is taken back, and the exception raised.
+        """
         with self._lock:
             if self._closed:
                 return False
@@ -1741,8 +1782,23 @@ class Mailbox:
             first = not self._posted
             self._posted = True
         if first:
-            self._wake()
+            try:
+                self._wake()
+            except BaseException:
+                if self._take_back(item):
+                    raise
+                # Somebody else's wake-up has come so far.
         return True
+
+    def _take_back(self, item):
+        """Let the next item wake the loop, and take this one out; False if it is gone."""
+        with self._lock:
+            self._posted = False
+            for at, other in enumerate(self._items):
+                if other is item:
+                    del self._items[at]
+                    return True
+        return False
 
     def drain(self):
         """Handle what was posted: called in the loop's thread."""

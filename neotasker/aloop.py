@@ -122,6 +122,8 @@ class LoopGate:
         # Takes a call, or a future, its coroutine and context; False once it is shut.
         self.post = self._mailbox.post
         self.clock: Any = None  # the timers of the loop, see `neotasker.loopclock`
+        # Their `on_gate_shut` is called by whoever shuts the gate.
+        self.tenants: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def _wake(self) -> None:
         try:
@@ -134,27 +136,43 @@ class LoopGate:
             item()
             return
         future, coro, context = item
-        if future.done():  # cancelled before it came here
-            coro.close()
-            return
-        loop = self.loop
+        task: Any = None
         try:
+            if future.done():  # cancelled before it came here
+                coro.close()
+                return
+            loop = self.loop
             if loop.get_task_factory() is None:
                 task = asyncio.Task(coro, loop=loop, context=context, **_EAGER)
             else:
                 task = loop.create_task(coro, context=context)
-        except BaseException as exc:  # of an eager start: SystemExit or KeyboardInterrupt
-            future.set_exception(exc)
+            if not task.done():
+                future._task = task
+                self.tasks[task] = future
+                task.add_done_callback(future._task_ended, context=context)
+                return
+        except BaseException as exc:  # of an eager start, a task factory, or for lack of memory
+            self._fail(future, coro, task, exc)
             return
-        if task.done():
-            try:
-                future.set_result(task.result())
-            except BaseException:  # the task's, or of a future cancelled right now
-                future._take(task)
+        try:
+            future.set_result(task.result())
+        except BaseException:  # the task's, or of a future cancelled right now
+            future._take(task)
+
+    def _fail(
+        self,
+        future: CoroutineFuture[Any],
+        coro: Coroutine[Any, Any, Any],
+        task: asyncio.Task[Any] | None,
+        error: BaseException,
+    ) -> None:
+        """End the future of a coroutine that cannot run, or cannot be looked after."""
+        if task is not None:
+            self.tasks.pop(task, None)
+            task.cancel()
         else:
-            future._task = task
-            self.tasks[task] = future
-            task.add_done_callback(future._task_ended, context=context)
+            coro.close()
+        future.set_exception(error)
 
     def create_task(
         self,
@@ -184,14 +202,22 @@ class LoopGate:
 
     def shut(self) -> None:
         """Refuse what comes, and cancel and close what came and has not started."""
+        self._shut_mailbox()
+        self._tell()
+
+    def _shut_mailbox(self) -> None:
         for item in self._mailbox.close():
             if type(item) is tuple:
                 item[0].cancel()
                 item[1].close()
 
+    def _tell(self) -> None:
+        for tenant in list(self.tenants):
+            tenant.on_gate_shut(self)
+
     def bury(self) -> None:
         """End the tasks of a loop that will never run again, and shut the gate."""
-        self.shut()
+        self._shut_mailbox()
         while self.tasks:
             task, future = self.tasks.popitem()
             with contextlib.suppress(Exception):
@@ -199,6 +225,7 @@ class LoopGate:
                 task.get_coro().close()
             if future is not None:
                 future.cancel()
+        self._tell()
 
     def abandon(self) -> None:
         """Cancel the futures without a touch on the loop: in a forked child."""

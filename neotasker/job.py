@@ -433,7 +433,7 @@ class AsyncJob(OwnRun):
         call = self._run if here else self._call
         try:
             task: Any = self._context.copy().run(host.enqueue, call, (), None, self.priority)
-        except RuntimeError as exc:  # the supervisor is going down
+        except (RuntimeError, MemoryError) as exc:  # the supervisor is going down, or worse
             self.was_not_run(exc)
         else:
             if not here:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
-from .aloop import ForeignLoop, LoopPort
+from .aloop import ForeignLoop, LoopGate, LoopPort
 from .errors import AloopError
 from .host import Host
 from .job import AsyncJob
@@ -97,6 +97,8 @@ class AsyncJobScheduler:
                 return False
             if gate is not self._gate:
                 self._leave_loop()
+                if gate is not None:
+                    gate.tenants.add(self)
             self._port, self._gate = port, gate
             self._starts_eagerly = gate is not None and gate.starts_eagerly
             self._now = self._host.ticker.now
@@ -150,7 +152,7 @@ class AsyncJobScheduler:
         return True
 
     def _look_at_parked(self) -> None:
-        """Wake those who wait for the runs, if there are none: in the loop."""
+        """Wake those who wait for the runs, if there are none: in the loop, while it lives."""
         with self._lock:
             if self._in_pool or self._on_loop:
                 return
@@ -227,11 +229,23 @@ class AsyncJobScheduler:
 
     def _leave_loop(self) -> None:
         """Forget what is of a loop that is gone. The lock is held."""
-        self._on_loop = 0
         for job in self._jobs.values():
             job._disarm()
+        self._forget_runs()
+
+    def _forget_runs(self) -> None:
+        """Forget the runs in a loop that is gone. The lock is held."""
+        self._on_loop = 0
+        for job in self._jobs.values():
             if job._is_async:
                 job._running = 0
+
+    def on_gate_shut(self, gate: LoopGate) -> None:
+        """See that nobody waits for what the loop would have done."""
+        with self._lock:
+            if gate is self._gate:
+                self._forget_runs()
+        self._look_at_parked()
 
     def _forget(self, job: AsyncJob) -> None:
         self._jobs.pop(id(job), None)
@@ -239,5 +253,5 @@ class AsyncJobScheduler:
     def _count_out_of_pool(self) -> None:
         """Account for the end of a plain function's run. The lock is held."""
         self._in_pool -= 1
-        if self._parked and not self._in_pool:
-            self._post(self._look_at_parked)
+        if self._parked and not self._in_pool and not self._post(self._look_at_parked):
+            self._look_at_parked()

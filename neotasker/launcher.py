@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+import logging
+import threading
+from collections import deque
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+)
 from functools import partial
 from typing import Any
 
@@ -10,6 +19,8 @@ from ._accel import Dispatcher
 from .task import Task
 
 __all__ = ["Launcher", "OwnRun", "has_strayed", "keeps_threads"]
+
+logger = logging.getLogger("neotasker")
 
 
 def keeps_threads(executor: Executor | None) -> bool:
@@ -23,7 +34,7 @@ def has_strayed(error: BaseException | None, executor: Executor | None) -> bool:
     So it goes with one that waited in its lane as an executor of processes took over: it
     cannot be pickled.
     """
-    if error is None or isinstance(error, (RuntimeError, CancelledError)):
+    if error is None or isinstance(error, (RuntimeError, MemoryError, CancelledError)):
         return False
     return not keeps_threads(executor)
 
@@ -47,12 +58,21 @@ class Launcher:
     be shut down at once, by its owner, and loses no task by that.
 
     An `OwnRun` is told of what did not run.
+
+    Executors tell of what they cancel, or lose as they break, while they hold a lock of
+    their own, under which nothing may be handed to them. So that is seen to in a thread
+    that lives as long as there is something to see to.
+
+    The lock protects the list of these tasks and whether there is such a thread.
     """
 
     def __init__(self, executor: Executor, dispatcher: Dispatcher) -> None:
         self.executor = executor
         self._dispatcher = dispatcher
         self._carries_context = keeps_threads(executor)
+        self._lock = threading.Lock()
+        self._fallen: deque[tuple[Task[Any], BaseException]] = deque()
+        self._is_mending = False
 
     def __call__(self, task: Task[Any]) -> None:
         if not task._begin():
@@ -73,10 +93,35 @@ class Launcher:
             owner.was_not_run(error)
 
     def _finished(self, task: Task[Any], inner: Future[Any]) -> None:
-        if inner.cancelled():
-            self.fail(task, CancelledError())
-        elif (error := inner.exception()) is not None:
-            self.fail(task, error)
-        else:
+        error = CancelledError() if inner.cancelled() else inner.exception()
+        if error is None:
             task._end(False, inner.result())
             self._dispatcher.release(task)
+        elif isinstance(error, (CancelledError, BrokenExecutor)):
+            self._fail_elsewhere(task, error)
+        else:
+            self.fail(task, error)
+
+    def _fail_elsewhere(self, task: Task[Any], error: BaseException) -> None:
+        with self._lock:
+            self._fallen.append((task, error))
+            if self._is_mending:
+                return
+            self._is_mending = True
+        thread = threading.Thread(target=self._mend, name="neotasker_launcher", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # there is no thread to be had
+            self._mend()
+
+    def _mend(self) -> None:
+        while True:
+            with self._lock:
+                if not self._fallen:
+                    self._is_mending = False
+                    return
+                task, error = self._fallen.popleft()
+            try:
+                self.fail(task, error)
+            except BaseException:
+                logger.exception("error at the end of %r", task)

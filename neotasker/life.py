@@ -8,7 +8,6 @@ import threading
 import uuid
 import weakref
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, TypeVar, cast
 
 from . import process
@@ -32,6 +31,8 @@ __all__ = ["SupervisorLife"]
 T = TypeVar("T")
 
 logger = logging.getLogger("neotasker")
+
+_PATIENCE = 1.0  # seconds for a lock of somebody else's
 
 
 class SupervisorLife:
@@ -480,6 +481,12 @@ class SupervisorLife:
 
 def _is_thread_of(thread: threading.Thread, executor: Any) -> bool:
     """Return whether a thread is one of a thread pool of others."""
-    # The standard pool adds a thread once it runs, and holds this lock meanwhile.
-    with getattr(executor, "_shutdown_lock", None) or nullcontext():
+    # The standard pool adds a thread once it runs, and holds this lock meanwhile. It holds
+    # it also as it calls back those whose futures it cancels, and may have called us.
+    lock = getattr(executor, "_shutdown_lock", None)
+    held = lock is not None and lock.acquire(timeout=_PATIENCE)
+    try:
         return thread in getattr(executor, "_threads", ())
+    finally:
+        if lock is not None and held:
+            lock.release()

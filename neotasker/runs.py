@@ -104,7 +104,7 @@ class PoolRuns(OwnRun):
             try:
                 self.task = self._submit_turn(self._turn)
                 return
-            except RuntimeError:  # but runs may be let in until all workers have stopped
+            except (RuntimeError, MemoryError):  # runs may yet be let in while workers stop
                 pass
         self._enter_slowly()
 
@@ -125,7 +125,7 @@ class PoolRuns(OwnRun):
                     self.task.add_done_callback(self._on_turn_done)
             elif self._takes_off():
                 self._send()
-        except RuntimeError as exc:  # it takes nothing now, or has no thread
+        except (RuntimeError, MemoryError) as exc:  # it takes nothing now, has no thread
             self.was_not_run(exc)
         except Full:
             self.was_not_run(RuntimeError("the queue of the executor is full"))

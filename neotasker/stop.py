@@ -386,16 +386,14 @@ class Stop:
     def _still_running(self) -> Iterator[StillRunning]:
         parts = self._parts
         now = time.monotonic()
-        frames = sys._current_frames()
+        stack_of = _Stacks()
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         dispatcher = parts.pool._crew.dispatcher
         running = dispatcher.running()
         for ident, task, fn in running:
             name = f"{names.get(ident, ident)}: {getattr(fn, '__qualname__', None) or repr(fn)}"
             began = task.time_started
-            yield StillRunning(
-                name, None if began is None else now - began, _stack_of(frames.get(ident))
-            )
+            yield StillRunning(name, None if began is None else now - began, stack_of(ident))
         elsewhere = dispatcher.active - len(running)
         if elsewhere > 0 and self._executor is not None:
             yield StillRunning(f"{elsewhere} tasks in {self._executor!r}", None, "")
@@ -403,7 +401,7 @@ class Stop:
             yield StillRunning(f"{dispatcher.waiting} tasks that wait to start", None, "")
         for thread in parts.threads():
             if thread.is_alive() and thread is not threading.current_thread():
-                yield StillRunning(thread.name, None, _stack_of(frames.get(thread.ident or 0)))
+                yield StillRunning(thread.name, None, stack_of(thread.ident))
         for aloop in self._all_aloops():
             tasks = aloop.tasks()
             for coroutine in tasks:
@@ -412,13 +410,24 @@ class Stop:
                 )
             if not tasks and self._is_over and not aloop.active and not aloop.join(0):
                 assert aloop.thread is not None
-                yield StillRunning(
-                    aloop.thread.name, None, _stack_of(frames.get(aloop.thread.ident or 0))
-                )
+                yield StillRunning(aloop.thread.name, None, stack_of(aloop.thread.ident))
 
 
-def _stack_of(frame: Any) -> str:
-    return "" if frame is None else "".join(traceback.format_stack(frame)).rstrip()
+class _Stacks:
+    """What threads are at, looked up when it is first asked for.
+
+    A stop that finds nothing running must not look: it would get frames of all interpreters
+    of the process, and those of another one are not to be touched.
+    """
+
+    def __init__(self) -> None:
+        self._frames: dict[int, Any] | None = None
+
+    def __call__(self, ident: int | None) -> str:
+        if self._frames is None:
+            self._frames = sys._current_frames()
+        frame = self._frames.get(ident or 0)
+        return "" if frame is None else "".join(traceback.format_stack(frame)).rstrip()
 
 
 def _title_of(task: asyncio.Task[Any]) -> str:

@@ -173,7 +173,7 @@ class TurnLife(Life):
             if keeps_threads(executor):
                 self._submit(self._turn, (), {}).add_done_callback(self._on_turn_done)
                 return
-        except (RuntimeError, Full) as exc:
+        except (RuntimeError, MemoryError, Full) as exc:
             self._lose_turn(exc)
             return
         if self._begin_turn():
@@ -327,7 +327,7 @@ class TurnLife(Life):
             got = gots.pop()
             try:
                 task = self._submit(self.call.run, (got,), self.call.kwargs_elsewhere)
-            except (RuntimeError, Full) as exc:
+            except (RuntimeError, MemoryError, Full) as exc:
                 self._give_back(ticket, [*gots, got])
                 if self._pause_turn():
                     self._lose_turn(exc)
