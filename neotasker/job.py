@@ -295,6 +295,8 @@ class AsyncJob(OwnRun):
             return
         with self._lock:
             begin = self._may_begin()
+            if begin:  # from here on a stop waits for it
+                self._scheduler._in_pool += 1
         if begin:
             self._hand_over()
 
@@ -422,11 +424,7 @@ class AsyncJob(OwnRun):
     # Runs of plain functions, in the pool.
 
     def _hand_over(self) -> None:
-        with self._lock:
-            self._scheduler._in_pool += 1
-        self._submit()
-
-    def _submit(self) -> None:
+        """Hand a run to the pool that was counted already."""
         scheduler = self._scheduler
         host = scheduler._host
         here = keeps_threads(host.thread_pool.executor)
@@ -447,7 +445,7 @@ class AsyncJob(OwnRun):
     def was_not_run(self, error: BaseException | None) -> None:
         """Count the run as missed: it was counted as one before it began."""
         if has_strayed(error, self._scheduler._host.thread_pool.executor):
-            self._submit()
+            self._hand_over()
             return
         if error is not None:
             logger.error("job %s could not be run: %s", self.name, error)
@@ -485,7 +483,8 @@ class AsyncJob(OwnRun):
         with self._lock:
             self._running -= 1
             again = self._may_go_on()
-            self._scheduler._count_out_of_pool()
+            if not again:
+                self._scheduler._count_out_of_pool()
         if again:
             self._hand_over()
 

@@ -455,7 +455,7 @@ class SupervisorLife:
         elif again or stop.signal_only:
             stop.hurry()
         if not again:
-            stop.done.wait(1.0 if stop.bounded else None)
+            stop.done.wait(1.0 if stop.bounded or self._daemonic else None)
 
     def after_fork_in_child(self) -> None:
         """Become a stopped supervisor: threads and loops stayed in the parent."""

@@ -22,6 +22,10 @@ from collections.abc import Callable
 from concurrent import futures
 from typing import Any
 
+# Without the GIL objects have locks of the interpreter's own. One that is being handed to a
+# thread stays locked for ever in a child without that thread; it may be anybody's.
+CAN_FORK = hasattr(os, "fork") and getattr(sys, "_is_gil_enabled", lambda: True)()
+
 PATIENCE = 30.0  # seconds that anything may take to end once the supervisor has stopped
 
 
@@ -114,7 +118,7 @@ class Epoch:
             self._jobs,
             self._swap,
         ]
-        if forks and hasattr(os, "fork"):
+        if forks and CAN_FORK:
             self._actors.append(self._fork)
 
     def run(self, seconds: float) -> Account:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from chaos import PATIENCE, Epoch
+from chaos import CAN_FORK, PATIENCE, Epoch
 
 import neotasker
 
@@ -91,7 +91,11 @@ def soak(options: argparse.Namespace) -> int:
     """Run epochs for the time that was asked for; return the exit status."""
     core = "compiled" if neotasker.COMPILED else "pure"
     gil = "" if getattr(sys, "_is_gil_enabled", lambda: True)() else " without the GIL"
-    title = f"{core} core, CPython {sys.version.split()[0]}{gil}, {options.seconds:g} s"
+    forks = CAN_FORK and not options.no_forks
+    title = (
+        f"{core} core, CPython {sys.version.split()[0]}{gil}, {options.seconds:g} s"
+        f"{'' if forks else ', no forks'}"
+    )
     print(title, flush=True)
     logging.getLogger("neotasker").setLevel(logging.CRITICAL)
     sys.setswitchinterval(1e-6)
@@ -102,7 +106,7 @@ def soak(options: argparse.Namespace) -> int:
     seed = options.seed
     while (passed := time.monotonic() - begun) < options.seconds:
         faulthandler.dump_traceback_later(EPOCH + 6 * PATIENCE, exit=True)
-        account = Epoch(neotasker, seed, forks=not options.no_forks).run(EPOCH)
+        account = Epoch(neotasker, seed, forks=forks).run(EPOCH)
         figures.update(account.figures)
         wrong += [f"epoch {seed}: {what}" for what in account.wrong]
         for what in account.wrong:
