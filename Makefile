@@ -6,7 +6,17 @@
 #             the tests that have to do with loops, on aloops that run uvloop
 # make soak SECONDS=600
 #             everything at once for so long, with an account of it, on both cores
-# make lint   ruff and mypy
+# make lint   ruff, mypy, and the checks of what runs at GitHub
+# make lint-core
+#             cython-lint
+# make coverage
+#             the suite once more, with an account of the lines and branches that it runs
+# make docs   the documentation, into docs/_build/html; a warning or a broken link fails
+# make dist   sdist and wheel, into dist, checked
+# make test-all
+#             the suite on every interpreter there is, compiled and pure, with a table at
+#             the end; NEOTASKER_PYTHONS=/path/to/python:... adds interpreters, and with
+#             NEOTASKER_ALL=1 one that is missing is a failure
 # make clean  removes all that was made
 # make test-freethreaded FREETHREADED=python3.13t
 # make soak-freethreaded FREETHREADED=python3.13t SECONDS=600
@@ -36,8 +46,14 @@ MADE := $(VENV)/.made-$(FLAVOUR)
 INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 LINTABLE := $(VENV)/.lintable
+COVERABLE := $(VENV)/.coverable
+DOCUMENTABLE := $(VENV)/.documentable
+DISTRIBUTABLE := $(VENV)/.distributable
+MATRIX := $(VENV)/.matrix
+WORKFLOWS := $(wildcard .github/workflows/*.yml)
 
-.PHONY: run test test-slow test-uvloop test-freethreaded soak soak-freethreaded lint clean
+.PHONY: run test test-slow test-uvloop test-freethreaded test-all soak soak-freethreaded \
+    lint lint-core coverage docs dist clean
 
 run: $(INSTALLED)
 	$(BIN)/python -m neotasker run examples/host_monitor.py --for 10
@@ -64,6 +80,23 @@ lint: $(LINTABLE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(WORKFLOWS)
+	$(BIN)/check-jsonschema --builtin-schema custom.github-workflows-require-timeout $(WORKFLOWS)
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms \
+	    $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(BIN)/zizmor --offline --quiet .github
+
+# It calls pycodestyle by name.
+lint-core: $(LINTABLE)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cython-lint neotasker
+
+dist: $(DISTRIBUTABLE)
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
 
 $(MADE):
 	$(PYTHON) -m venv --clear $(VENV)
@@ -85,7 +118,11 @@ $(LINTABLE): $(MADE) pyproject.toml
 	$(PIP) install --group lint
 	@touch $@
 
+$(DISTRIBUTABLE): $(MADE) pyproject.toml
+	$(PIP) install --group dist
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .venv-* build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-* .nox build dist docs/_build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -f neotasker/_core.*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -7,18 +7,26 @@ Two switches of the environment, each one of 1, true, yes, on / 0, false, no, of
 ``NEOTASKER_BUILD_REQUIRE``
     A core that does not compile is an error. Without it the build warns, and the
     package runs on the pure core.
+
+``SOURCE_DATE_EPOCH`` (seconds since the epoch) makes sdist and wheel the same byte for
+byte, whenever, wherever and by whom they are built with the same tools.
 """
 
 from __future__ import annotations
 
+import gzip
 import os
 import platform
+import tarfile
 import warnings
 from glob import glob
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 
 SOURCE = "neotasker/_core.pyx"
 ON = ("1", "true", "yes", "on")
@@ -57,7 +65,8 @@ class BuildCore(build_ext):
         from Cython.Build import cythonize
 
         if self.compiler.compiler_type != "msvc":
-            ext.extra_compile_args = ["-O3"]
+            # What debuggers want is half of the size, and names the folder of the build.
+            ext.extra_compile_args = ["-O3", "-g0"]
         [made] = cythonize(
             [ext], build_dir=self.build_temp, language_level=3, force=True, quiet=True
         )
@@ -69,6 +78,59 @@ class BuildCore(build_ext):
         for ext in self.extensions:
             Path(self.get_ext_filename(ext.name)).unlink(missing_ok=True)
         super().copy_extensions_to_source()
+
+
+class PackSources(sdist):
+    """Pack the sources without a trace of who packs them; of when, with SOURCE_DATE_EPOCH."""
+
+    def make_archive(  # the signature is setuptools'
+        self,
+        base_name: Any,
+        format: str,
+        root_dir: Any = None,
+        base_dir: str | None = None,
+        owner: str | None = None,
+        group: str | None = None,
+    ) -> str:
+        moment = source_date()
+        if moment is None or format != "gztar" or base_dir is None or root_dir is not None:
+            return super().make_archive(base_name, format, root_dir, base_dir, owner, group)
+
+        def anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+            member.uid = member.gid = 0
+            member.uname = member.gname = ""
+            member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            member.mtime = moment
+            return member
+
+        target = Path(f"{base_name}.tar.gz")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            open(target, "wb") as file,
+            gzip.GzipFile("", "wb", mtime=moment, fileobj=file) as packed,
+            tarfile.open(mode="w", fileobj=packed, format=tarfile.PAX_FORMAT) as archive,
+        ):
+            archive.add(base_dir, filter=anonymous)  # which sorts what folders hold
+        return str(target)
+
+
+class PackWheel(bdist_wheel):
+    """Pack the wheel with the same modes under every umask."""
+
+    def write_wheelfile(self, wheelfile_base: str, *args: Any, **kwargs: Any) -> None:
+        super().write_wheelfile(wheelfile_base, *args, **kwargs)
+        for path in Path(wheelfile_base).parent.rglob("*"):  # what is about to be packed
+            if path.is_file():
+                path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
+
+
+def source_date() -> int | None:
+    value = os.environ.get("SOURCE_DATE_EPOCH", "").strip()
+    if not value:
+        return None
+    if not (value.isascii() and value.isdigit()):
+        raise SystemExit(f"SOURCE_DATE_EPOCH={value!r}: give whole seconds since the epoch")
+    return int(value)
 
 
 def extensions(pure: bool, required: bool) -> list[Extension]:
@@ -99,5 +161,5 @@ def extensions(pure: bool, required: bool) -> list[Extension]:
 BuildCore.required = switch("NEOTASKER_BUILD_REQUIRE")
 setup(
     ext_modules=extensions(switch("NEOTASKER_BUILD_PURE"), BuildCore.required),
-    cmdclass={"build_ext": BuildCore},
+    cmdclass={"bdist_wheel": PackWheel, "build_ext": BuildCore, "sdist": PackSources},
 )

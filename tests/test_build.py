@@ -147,7 +147,8 @@ def test_wheel_is_made_from_the_sdist_and_each_holds_what_it_should(tree, tmp_pa
     with tarfile.open(sdist) as packed:
         names = {name.partition("/")[2] for name in packed.getnames()}
     wanted = {
-        *("CHANGES.md", "LICENSE", "Makefile", "README.md", "pyproject.toml", "setup.py"),
+        *("CHANGES.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "SECURITY.md"),
+        *("pyproject.toml", "setup.py"),
         *("neotasker/_core.pyx", "neotasker/_core.pyi", "neotasker/py.typed"),
         *("docs/design.md", "examples/host_monitor.py", "tests/conftest.py"),
         *(f"neotasker/{header.name}" for header in (tree / "neotasker").glob("*.h")),
@@ -158,6 +159,7 @@ def test_wheel_is_made_from_the_sdist_and_each_holds_what_it_should(tree, tmp_pa
 
     (tmp_path / "out").mkdir()
     wheel = _wheel(sdist, tmp_path / "out", NEOTASKER_BUILD_REQUIRE="1")
+    assert wheel.stat().st_size < 600_000
     with zipfile.ZipFile(wheel) as packed:
         names = set(packed.namelist())
     assert {"neotasker/_core.pyi", "neotasker/py.typed"} <= names
@@ -166,6 +168,44 @@ def test_wheel_is_made_from_the_sdist_and_each_holds_what_it_should(tree, tmp_pa
     unpacked = _unpack(wheel, tmp_path / "unpacked")
     assert _compiled(unpacked) == "True"
     assert _compiled(unpacked, NEOTASKER_PURE_PYTHON="1") == "False"
+
+
+@needs_compiler
+def test_builds_of_the_same_moment_are_the_same_byte_for_byte(tree, tmp_path):
+    code = (
+        "import os, sys; os.umask(int(sys.argv[1], 8))\n"
+        "import setuptools.build_meta as backend; getattr(backend, sys.argv[2])(sys.argv[3])"
+    )
+    made = []
+    for umask in ("022", "002"):
+        copy, out = tmp_path / f"tree{umask}", tmp_path / f"out{umask}"
+        shutil.copytree(tree, copy, ignore=IGNORED, copy_function=shutil.copyfile)
+        out.mkdir()
+        switches = {"NEOTASKER_BUILD_REQUIRE": "1", "SOURCE_DATE_EPOCH": "1700000000"}
+        for build in ("build_sdist", "build_wheel"):
+            done = _run("-c", code, umask, build, out, cwd=copy, **switches)
+            assert done.returncode == 0, done.stdout
+        made.append({path.name: path.read_bytes() for path in out.iterdir()})
+    assert len(made[0]) == 2
+    assert made[0] == made[1]
+
+
+def test_sdist_does_not_say_who_packed_it(tree, tmp_path):
+    backend = "from setuptools.build_meta import build_sdist as b; import sys; b(sys.argv[1])"
+    done = _run("-c", backend, tmp_path, cwd=tree, SOURCE_DATE_EPOCH="1700000000")
+    assert done.returncode == 0, done.stdout
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as packed:
+        members = packed.getmembers()
+    assert {(m.uid, m.gid, m.uname, m.gname) for m in members} == {(0, 0, "", "")}
+    assert {m.mtime for m in members} == {1700000000}
+
+
+def test_junk_in_source_date_fails_the_sdist_and_says_what_to_give(tree, tmp_path):
+    command = ("setup.py", "sdist", "--dist-dir", tmp_path)
+    done = _run(*command, cwd=tree, SOURCE_DATE_EPOCH="yesterday")
+    assert done.returncode != 0
+    assert "SOURCE_DATE_EPOCH='yesterday': give whole seconds" in done.stdout
 
 
 @needs_compiler
