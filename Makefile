@@ -92,6 +92,10 @@ lint: $(LINTABLE)
 lint-core: $(LINTABLE)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cython-lint neotasker
 
+docs: $(DOCUMENTABLE)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs docs/_build/html
+	$(BIN)/python docs/check_links.py docs/_build/html
+
 dist: $(DISTRIBUTABLE)
 	rm -rf dist
 	$(BIN)/python -m build
@@ -116,6 +120,10 @@ $(TESTABLE): $(INSTALLED)
 
 $(LINTABLE): $(MADE) pyproject.toml
 	$(PIP) install --group lint
+	@touch $@
+
+$(DOCUMENTABLE): $(MADE) pyproject.toml
+	$(PIP) install --group docs
 	@touch $@
 
 $(DISTRIBUTABLE): $(MADE) pyproject.toml

@@ -119,7 +119,11 @@ class Ran(NamedTuple):
 
 
 def run_python(
-    code: str, *args: str, timeout: float = 60, env: Mapping[str, str] | None = None
+    code: str,
+    *args: str,
+    timeout: float = 60,
+    env: Mapping[str, str] | None = None,
+    stdin: str | None = None,
 ) -> Ran:
     """Run *code* in a fresh interpreter, on the core that is active here.
 
@@ -130,6 +134,7 @@ def run_python(
         args: ``sys.argv[1:]`` of the program.
         timeout: seconds.
         env: variables to set beside those of this process.
+        stdin: what the program can read; nothing when left out.
     """
     package = sys.modules.get("neotasker")
     paths = [os.environ.get("PYTHONPATH", "")]
@@ -138,6 +143,7 @@ def run_python(
     guard = f"import faulthandler; faulthandler.dump_traceback_later({timeout}, exit=True)\n"
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", guard + dedent(code), *args],
+        input=stdin,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **(env or {})},
         capture_output=True,
         text=True,
