@@ -6,6 +6,11 @@ import os
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.ext.napoleon import Config
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 TREE = Path(__file__).resolve().parent.parent
 # The pure core: its classes have signatures that can be read, and nothing is compiled first.
@@ -19,12 +24,11 @@ author = "the neotasker developers"
 project_copyright = author
 version = release = _metadata["version"]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 default_role = "py:obj"  # what docstrings put in single backticks
 nitpicky = False
-# Pages that are there in some states of the tree only are found by patterns.
-suppress_warnings = ["toc.empty_glob"]
+suppress_warnings = ["ref.python"]  # a name in backticks that several classes have
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
@@ -32,10 +36,25 @@ myst_heading_anchors = 4
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the signatures that say how to call it are the docstrings'
 autodoc_default_options = {"members": True, "show-inheritance": True}
-napoleon_numpy_docstring = False
-napoleon_use_rtype = False
-
 html_theme = "furo"
 html_title = f"neotasker {release}"
 html_show_sourcelink = False
 html_copy_source = False
+
+_SECTIONS = Config(napoleon_use_rtype=False, napoleon_use_ivar=True)
+
+
+def _read_sections(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Read the sections (Parameters, Returns, Raises) of a docstring.
+
+    Those of properties have none; the extension would take "Seconds: …" for a type.
+    """
+    if what not in ("attribute", "data", "property"):
+        lines[:] = GoogleDocstring(lines, _SECTIONS, app, what, name, obj, options).lines()
+
+
+def setup(app: Sphinx) -> None:
+    """Connect what this project needs beside its extensions."""
+    app.connect("autodoc-process-docstring", _read_sections)
