@@ -64,6 +64,9 @@ test: $(TESTABLE)
 test-slow: $(TESTABLE)
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
+test-all: $(MATRIX)
+	$(BIN)/nox -- $(ARGS)
+
 test-uvloop: $(TESTABLE)
 	$(BIN)/python -m pytest -m "not slow" --uvloop $(LOOP_TESTS) $(ARGS)
 
@@ -124,6 +127,10 @@ $(LINTABLE): $(MADE) pyproject.toml
 
 $(DOCUMENTABLE): $(MADE) pyproject.toml
 	$(PIP) install --group docs
+	@touch $@
+
+$(MATRIX): $(MADE) pyproject.toml
+	$(PIP) install --group matrix
 	@touch $@
 
 $(DISTRIBUTABLE): $(MADE) pyproject.toml

@@ -14,7 +14,7 @@ import json
 import os
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,8 +112,9 @@ class StatusPage:
 def sweep() -> None:
     """Delete uploads that were given up."""
     for path in INBOX.glob("*.part"):
-        if time.time() - path.stat().st_mtime > ABANDONED:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # it may be complete by now
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                path.unlink()
 
 
 def start() -> None:

@@ -127,7 +127,9 @@ def run_python(
 ) -> Ran:
     """Run *code* in a fresh interpreter, on the core that is active here.
 
-    A child that hangs dumps the stacks of its threads and ends with a return code of 1.
+    The folder that the tests were started in is not on its path, lest it import the source
+    tree in place of what is installed. A child that hangs dumps the stacks of its threads
+    and ends with a return code of 1.
 
     Parameters:
         code: the program, indented or not.
@@ -142,7 +144,7 @@ def run_python(
         paths.insert(0, str(Path(package.__file__).parent.parent))
     guard = f"import faulthandler; faulthandler.dump_traceback_later({timeout}, exit=True)\n"
     done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", guard + dedent(code), *args],
+        [sys.executable, "-P", "-X", "faulthandler", "-c", guard + dedent(code), *args],
         input=stdin,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **(env or {})},
         capture_output=True,

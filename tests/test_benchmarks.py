@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from cores import TREE
 
-sys.path.insert(0, str(TREE))
+sys.path.append(str(TREE))  # not first: an installed package is tested as it is installed
 
 from benchmarks import cli, peers, plot, pooled, processes, report, subjects
 from benchmarks.harness import (

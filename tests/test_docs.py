@@ -81,8 +81,11 @@ def test_program_of_the_tutorial_loses_no_file(nt, tmp_path, monkeypatch):
             while not program["INDEX"].exists() or not program["look"].is_active():
                 threading.Event().wait(0.01)
             for number in range(100):
-                (program["INBOX"] / f"{number}.txt").write_bytes(b"x" * number)
-            while program["look"].runs < 3:
+                upload = program["INBOX"] / f"{number}.part"
+                upload.write_bytes(b"x" * number)
+                upload.rename(upload.with_suffix(".txt"))
+            looks = program["look"].runs
+            while program["look"].runs < looks + 2:
                 threading.Event().wait(0.01)
             _thread.interrupt_main()
 

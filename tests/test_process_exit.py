@@ -285,7 +285,7 @@ class Child:
         # Whoever runs the tests in the background may have had Ctrl+C ignored.
         heeds = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         self.process = subprocess.Popen(
-            [sys.executable, "-u", "-c", heeds + PROLOGUE + dedent(code)],
+            [sys.executable, "-P", "-u", "-c", heeds + PROLOGUE + dedent(code)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
