@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +21,30 @@ from .errors import (
     UnknownScheduler,
     WorkerNotStarted,
 )
+from .localproxy import LocalProxy
 from .pool import ExecutorPool, Lane, TaskPool
 from .priority import TASK_CRITICAL, TASK_HIGH, TASK_LOW, TASK_NORMAL, Priority
+from .progress import TT_COROUTINE, TT_MP, TT_THREAD, TaskType
 from .stop import StopReport
 from .supervisor import TaskSupervisor
-from .task import Task, TaskStatus
+from .task import (
+    TASK_STATUS_CANCELED,
+    TASK_STATUS_COMPLETED,
+    TASK_STATUS_DELAYED,
+    TASK_STATUS_FAILED,
+    TASK_STATUS_QUEUED,
+    TASK_STATUS_STARTED,
+    Task,
+    TaskStatus,
+)
 from .ticker import Ticker, Timer
 
 if TYPE_CHECKING:
+    from .functions import FunctionCollection, TaskCollection
     from .jobs import AsyncJob, AsyncJobScheduler
+    from .locker import Locker
+    from .processes import ProcessPool
+    from .tasks import background_task, co_mp_apply, wait_completed
     from .workers import (
         BackgroundAsyncWorker,
         BackgroundEventWorker,
@@ -46,6 +62,15 @@ __all__ = [
     "TASK_HIGH",
     "TASK_LOW",
     "TASK_NORMAL",
+    "TASK_STATUS_CANCELED",
+    "TASK_STATUS_COMPLETED",
+    "TASK_STATUS_DELAYED",
+    "TASK_STATUS_FAILED",
+    "TASK_STATUS_QUEUED",
+    "TASK_STATUS_STARTED",
+    "TT_COROUTINE",
+    "TT_MP",
+    "TT_THREAD",
     "ALoop",
     "AloopError",
     "AsyncJob",
@@ -56,25 +81,36 @@ __all__ = [
     "BackgroundQueueWorker",
     "BackgroundWorker",
     "ExecutorPool",
+    "FunctionCollection",
     "Lane",
+    "LocalProxy",
+    "Locker",
     "NeotaskerError",
     "Priority",
+    "ProcessPool",
     "QueueFull",
     "StopReport",
     "SupervisorNotStarted",
     "Task",
+    "TaskCollection",
     "TaskPool",
     "TaskStatus",
     "TaskSupervisor",
+    "TaskType",
     "Ticker",
     "Timer",
     "UnknownAloop",
     "UnknownScheduler",
     "WorkerNotStarted",
+    "background_task",
     "background_worker",
+    "co_mp_apply",
+    "g",
+    "set_debug",
     "spawn",
     "spawn_ajob",
     "task_supervisor",
+    "wait_completed",
 ]
 
 task_supervisor = TaskSupervisor("default")
@@ -86,16 +122,62 @@ spawn = task_supervisor.spawn
 spawn_ajob = task_supervisor.create_async_job
 """``task_supervisor.create_async_job``."""
 
+g = LocalProxy()
+"""A namespace of which each thread sees its own copy."""
+
 _host.default = lambda: task_supervisor
+
+# What is imported when it is first asked for, as not every program has all of it.
+_HOMES = {
+    "AsyncJob": "jobs",
+    "AsyncJobScheduler": "jobs",
+    "FunctionCollection": "functions",
+    "Locker": "locker",
+    "ProcessPool": "processes",
+    "TaskCollection": "functions",
+    "background_task": "tasks",
+    "co_mp_apply": "tasks",
+    "wait_completed": "tasks",
+}
+_WORKERS = (
+    "BackgroundAsyncWorker",
+    "BackgroundEventWorker",
+    "BackgroundIntervalWorker",
+    "BackgroundQueueWorker",
+    "BackgroundWorker",
+    "background_worker",
+)
+_HOMES |= dict.fromkeys(_WORKERS, "workers")
+_MODULES = ("embed", "f", *sorted(set(_HOMES.values())))
+
+_level_before_debug: int | None = None
+
+
+def set_debug(mode: bool = True) -> None:
+    """Let the logger ``neotasker`` pass debug messages, or put it back to what it passed.
+
+    Parameters:
+        mode: whether to log them. A handler that takes them is the program's to set up.
+    """
+    global _level_before_debug
+    for name in ("supervisor", "workers", "embed"):
+        import_module(f"{__name__}.{name}").__dict__["debug"] = bool(mode)
+    logger = logging.getLogger("neotasker")
+    if mode:
+        if _level_before_debug is None:
+            _level_before_debug = logger.level
+        logger.setLevel(logging.DEBUG)
+    elif _level_before_debug is not None:
+        logger.setLevel(_level_before_debug)
+        _level_before_debug = None
 
 
 def __getattr__(name: str) -> Any:
-    """Import workers and jobs when they are first asked for: not every program has both."""
-    home = "jobs" if name in ("AsyncJob", "AsyncJobScheduler", "jobs") else "workers"
-    if name not in __all__ and name != home:
+    """Import workers, jobs and the like when they are first asked for."""
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    home = _HOMES.get(name)
+    if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"{__name__}.{home}")
-    if name == home:
-        return module
-    value = globals()[name] = getattr(module, name)
+    value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
     return value

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from ._accel import FutureCore, Mailbox
 from .errors import AloopError
+from .progress import TT_COROUTINE, Progress
 
 __all__ = ["ALoop", "CoroutineFuture", "ForeignLoop", "LoopGate", "LoopPort", "wait_seconds"]
 
@@ -53,7 +54,7 @@ def wait_seconds(wait: bool | float) -> float | None:
     return float(wait)
 
 
-class CoroutineFuture(FutureCore, Future[T]):
+class CoroutineFuture(FutureCore, Progress, Future[T]):
     """The future of a coroutine that was handed to a loop in another thread.
 
     As the standard's ``run_coroutine_threadsafe`` has it: the future is pending until
@@ -62,6 +63,8 @@ class CoroutineFuture(FutureCore, Future[T]):
     """
 
     __slots__ = ("_gate", "_task")
+
+    tt = TT_COROUTINE
 
     _gate: LoopGate
     _task: asyncio.Task[T]  # only while it runs
@@ -543,6 +546,7 @@ class ALoop(LoopPort):
         self.daemon = daemon
         self.loop_factory = loop_factory
         self.on_end: Callable[[], object] | None = None  # called as its thread ends
+        self.owner: weakref.ref[Any] | None = None
         self.thread: threading.Thread | None = None
         self._thread_name = thread_name or f"supervisor_{supervisor_id}_aloop_{self.name}"
         self._title = f"supervisor {supervisor_id} aloop {self.name}"
@@ -556,6 +560,25 @@ class ALoop(LoopPort):
     def loop(self) -> asyncio.AbstractEventLoop | None:
         """The asyncio loop, or None while it does not run."""
         return self.get_loop()
+
+    @property
+    def supervisor(self) -> Any:
+        """The supervisor that has made the aloop; None if there is none, or it is gone."""
+        return None if self.owner is None else self.owner()
+
+    # As atasker calls it.
+
+    def is_active(self) -> bool:
+        """Return whether the aloop takes coroutines, as `active` says."""
+        return self.active
+
+    def run(self, coro: Coroutine[Any, Any, T]) -> T:
+        """Do what `run_coroutine_threadsafe` does."""
+        return self.run_coroutine_threadsafe(coro)
+
+    def background_task(self, coro: Coroutine[Any, Any, T]) -> CoroutineFuture[T]:
+        """Do what `spawn_coroutine_threadsafe` does."""
+        return self.spawn_coroutine_threadsafe(coro)
 
     def _refusal(self) -> AloopError:
         return AloopError(

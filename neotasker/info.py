@@ -7,6 +7,7 @@ from typing import Any
 from .aloop import ALoop
 from .pool import TaskPool
 from .priority import LANES, UNLIMITED
+from .task import Task
 
 __all__ = ["AloopInfo", "SchedulerInfo", "SupervisorInfo", "pool_figures"]
 
@@ -39,6 +40,8 @@ class SupervisorInfo(_Plain):
         schedulers: `SchedulerInfo` by name.
         async_job_schedulers: `SchedulerInfo` by name.
         pool: sizes and figures, see `pool_figures`.
+        mp_pool: the same of the pool of processes, where there is one.
+        tasks: by id, where they were asked for.
     """
 
     id: str
@@ -47,6 +50,41 @@ class SupervisorInfo(_Plain):
     schedulers: dict[str, SchedulerInfo]
     async_job_schedulers: dict[str, SchedulerInfo]
     pool: dict[str, Any]
+    mp_pool: dict[str, Any]
+    tasks: dict[str, Task[Any]]
+
+    # As atasker calls it.
+
+    @property
+    def started(self) -> bool:
+        """Whether the supervisor takes work."""
+        return self.active
+
+    @property
+    def thread_pool_size(self) -> int:
+        """Places in the pool for tasks of all lanes; 0: no limit."""
+        return int(self.pool["pool_size"])
+
+    @property
+    def thread_reserve_normal(self) -> int:
+        """Places more for NORMAL and above."""
+        return int(self.pool["reserve_normal"])
+
+    @property
+    def thread_reserve_high(self) -> int:
+        """Places more for HIGH and above."""
+        return int(self.pool["reserve_high"])
+
+    @property
+    def thread_tasks_count(self) -> int:
+        """How many tasks run in threads."""
+        return int(self.pool["active"])
+
+    @property
+    def mp_tasks_count(self) -> int:
+        """How many tasks run in processes."""
+        figures = self.__dict__.get("mp_pool")
+        return 0 if figures is None else int(figures["active"])
 
 
 class AloopInfo(_Plain):

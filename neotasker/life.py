@@ -8,7 +8,7 @@ import threading
 import uuid
 import weakref
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import process
 from .aloop import ALoop, wait_seconds
@@ -22,9 +22,13 @@ from .priority import default_width, lane_of
 from .registry import Registry
 from .stop import Door, Parts, Stop, StopReport
 from .task import Task
+from .tasktable import TaskTable
 from .ticker import Ticker
 from .timers import DelayedTasks, check_delay
 from .watch import LaunchWatch
+
+if TYPE_CHECKING:
+    from .processes import ProcessPool
 
 __all__ = ["SupervisorLife"]
 
@@ -103,6 +107,8 @@ class SupervisorLife:
         )
         self._pool.terminate(self._door.refusal, cancel=False)
         self._dispatcher = self._pool._crew.dispatcher
+        self._processes: ProcessPool | None = None
+        self._tasks = TaskTable()
         self._aloops = AloopTable(self.id, self.clock, process.stir)
         self._watch = LaunchWatch(self._title, self._pool, self._on_launch_timeout)
         self._make_clockwork(slack)
@@ -253,6 +259,8 @@ class SupervisorLife:
         self._aloops.own.start()
         self._pool._crew.daemon = self._daemonic
         self._dispatcher.open()
+        if self._processes is not None:
+            self._processes = self._processes.renewed()
         self._watch.arm(self._ticker)
         asleep, self._asleep = self._asleep, []
         for aloop in asleep:
@@ -383,6 +391,7 @@ class SupervisorLife:
             title=self._title,
             door=self._door,
             pool=self._pool,
+            processes=self._processes,
             ticker=self._ticker,
             clock=self.clock,
             delayed=self._delayed,
@@ -470,6 +479,9 @@ class SupervisorLife:
         self._door.stopping = self._door.lets_workers_finish = False
         self._dispatcher.close(self._door.refusal)
         self._pool.use_executor(None)
+        if self._processes is not None:
+            self._processes.abandon()
+        self._tasks.abandon()
         self._aloops.abandon()
         self._watch.abandon()
         self._delayed.abandon()

@@ -11,18 +11,21 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .aloop import ALoop
 from .aloops import AloopTable
 from .clock import Clock
 from .errors import SupervisorNotStarted
 from .latch import Latch
-from .pool import SupervisedPool
+from .pool import SupervisedPool, TaskPool
 from .registry import Registry
 from .ticker import Ticker
 from .timers import DelayedTasks
 from .watch import LaunchWatch
+
+if TYPE_CHECKING:
+    from .processes import ProcessPool
 
 __all__ = ["Door", "Parts", "StillRunning", "Stop", "StopReport"]
 
@@ -131,6 +134,7 @@ class Parts(SimpleNamespace):
     title: str
     door: Door
     pool: SupervisedPool
+    processes: ProcessPool | None
     ticker: Ticker
     clock: Clock
     delayed: DelayedTasks
@@ -201,6 +205,7 @@ class Stop:
         self._is_over = False  # what has not ended now will not do so by itself
         self._schedulers: dict[str, Any] = {}
         self._executor = parts.pool.executor
+        self._killed: list[StillRunning] = []
         self.aloops = [aloop for aloop in self._all_aloops() if aloop.active]
         door = parts.door
         door.stopping = True
@@ -244,6 +249,7 @@ class Stop:
             self._stop_schedulers,
             self._finish_tasks,
             self._stop_aloops,
+            self._stop_processes,
             self._stop_pool,
             self._stop_ticker,
         ):
@@ -284,11 +290,12 @@ class Stop:
             self._cancel_waiting()
 
     def _cancel_waiting(self) -> None:
-        parts = self._parts
-        tasks = parts.pool._crew.dispatcher.take_waiting()
+        tasks = [
+            task for pool in self._pools() for task in pool._crew.dispatcher.take_waiting()
+        ]
         cancelled = sum(task.cancel() for task in tasks)
         if cancelled:
-            logger.warning("%s: %d waiting tasks cancelled", parts.title, cancelled)
+            logger.warning("%s: %d waiting tasks cancelled", self._parts.title, cancelled)
         with self._lock:
             self._cancelled += cancelled
 
@@ -319,13 +326,22 @@ class Stop:
         parts.registry.stop_all(wait=wait, drain=self._drain, deadline=deadline)
 
     def _finish_tasks(self) -> None:
-        dispatcher = self._parts.pool._crew.dispatcher
-        if not dispatcher.wait_drained(self._left(self._soft)):
+        if not self._drained(self._soft):
             self.hurry()
-            dispatcher.wait_drained(self._left(None))
+            self._drained(None)
         self._join(self._parts.threads())
         self._join(self._parts.watch.speakers())
         self._parts.door.lets_workers_finish = False
+
+    def _pools(self) -> list[TaskPool]:
+        processes = self._parts.processes
+        return [self._parts.pool] if processes is None else [self._parts.pool, processes]
+
+    def _drained(self, deadline: float | None) -> bool:
+        """Wait until all tasks have ended; return False if that takes too long."""
+        return all(
+            pool._crew.dispatcher.wait_drained(self._left(deadline)) for pool in self._pools()
+        )
 
     def _join(self, threads: Iterable[threading.Thread]) -> None:
         for thread in list(threads):
@@ -349,6 +365,17 @@ class Stop:
         grace = time.monotonic() + _GRACE
         for aloop in late:
             aloop.join(max(0.0, grace - time.monotonic()))
+
+    def _stop_processes(self) -> None:
+        pool = self._parts.processes
+        if pool is None:
+            return
+        running = pool.active
+        if running:  # past the deadline, and unlike threads they can be ended
+            name = f"{running} tasks in {pool.executor!r}, whose processes were killed"
+            self._killed.append(StillRunning(name, None, ""))
+            pool.kill()
+        pool.shutdown()
 
     def _stop_pool(self) -> None:
         parts = self._parts
@@ -385,6 +412,7 @@ class Stop:
 
     def _still_running(self) -> Iterator[StillRunning]:
         parts = self._parts
+        yield from self._killed
         now = time.monotonic()
         stack_of = _Stacks()
         names = {thread.ident: thread.name for thread in threading.enumerate()}
@@ -397,8 +425,12 @@ class Stop:
         elsewhere = dispatcher.active - len(running)
         if elsewhere > 0 and self._executor is not None:
             yield StillRunning(f"{elsewhere} tasks in {self._executor!r}", None, "")
-        if dispatcher.waiting:
-            yield StillRunning(f"{dispatcher.waiting} tasks that wait to start", None, "")
+        if parts.processes is not None and parts.processes.active:
+            name = f"{parts.processes.active} tasks in {parts.processes.executor!r}"
+            yield StillRunning(name, None, "")
+        waiting = sum(pool._crew.dispatcher.waiting for pool in self._pools())
+        if waiting:
+            yield StillRunning(f"{waiting} tasks that wait to start", None, "")
         for thread in parts.threads():
             if thread.is_alive() and thread is not threading.current_thread():
                 yield StillRunning(thread.name, None, stack_of(thread.ident))

@@ -2,28 +2,74 @@
 
 from __future__ import annotations
 
+import os
+import uuid
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from .aloop import ALoop, LoopFactory
 from .info import AloopInfo, SchedulerInfo, SupervisorInfo, pool_figures
-from .life import SupervisorLife, logger
-from .pool import SupervisedPool, WhenFull, width_of
-from .priority import TASK_NORMAL, lane_of
-from .task import Task
+from .legacy import OlderNames
+from .life import logger
+from .pool import SupervisedPool, TaskPool, WhenFull, width_of
+from .priority import TASK_CRITICAL, TASK_HIGH, TASK_LOW, TASK_NORMAL, default_width, lane_of
+from .progress import TT_COROUTINE, TT_MP, TT_THREAD, TaskType
+from .task import (
+    TASK_STATUS_CANCELED,
+    TASK_STATUS_COMPLETED,
+    TASK_STATUS_DELAYED,
+    TASK_STATUS_FAILED,
+    TASK_STATUS_QUEUED,
+    TASK_STATUS_STARTED,
+    Task,
+)
 from .timers import Missed, PooledTimer, check_delay, check_target
 
 if TYPE_CHECKING:
     from .jobs import AsyncJob, AsyncJobScheduler
+    from .processes import ProcessPool
 
-__all__ = ["ALoop", "TaskSupervisor"]
+__all__ = [
+    "TASK_CRITICAL",
+    "TASK_HIGH",
+    "TASK_LOW",
+    "TASK_NORMAL",
+    "TASK_STATUS_CANCELED",
+    "TASK_STATUS_COMPLETED",
+    "TASK_STATUS_DELAYED",
+    "TASK_STATUS_FAILED",
+    "TASK_STATUS_QUEUED",
+    "TASK_STATUS_STARTED",
+    "TT_COROUTINE",
+    "TT_MP",
+    "TT_THREAD",
+    "ALoop",
+    "Task",
+    "TaskSupervisor",
+]
 
 T = TypeVar("T")
 
+debug = False
+"""Whether ``set_debug`` has turned debug messages on."""
 
-class TaskSupervisor(SupervisorLife):
+default_poll_delay = 0.01
+"""Seconds: what ``poll_delay`` is at first."""
+
+thread_pool_default_size = default_width()
+"""Threads of a supervisor that was given no sizes."""
+
+mp_pool_default_size = os.cpu_count() or 1
+"""Processes of a supervisor that was given no number."""
+
+default_timeout_warning = 5
+default_timeout_critical = 10
+
+
+class TaskSupervisor(OlderNames):
     """A thread pool with reserves, aloops, schedulers and timers under one roof.
 
     Guarantees: what was accepted runs, or its future ends otherwise; what is refused
@@ -127,45 +173,125 @@ class TaskSupervisor(SupervisorLife):
         target: Callable[..., T],
         args: Iterable[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
-        *,
+        callback: Callable[..., object] | None = None,
         priority: int = TASK_NORMAL,
         delay: float | None = None,
-        callback: Callable[[Task[T]], object] | None = None,
+        tt: int = TT_THREAD,
         task_id: str | None = None,
+        worker: Any = None,
+        _send_task_id: bool | None = None,
     ) -> Task[T]:
         """Run a call in the pool, now or later.
 
         Parameters:
             target, args, kwargs: what to call.
+            callback: called with the task when it is done; with ``TT_MP`` with the result,
+                if there is one.
             priority: of the lane.
             delay: seconds until the task enters its lane; at once when left out.
-            callback: called with the task when it is done.
-            task_id: the task's id; one is made when asked for if left out.
+            tt: ``TT_THREAD``, or ``TT_MP`` for the pool of processes.
+            task_id: the task's id; one is made if left out.
+            worker: kept in the task, for those who look at it.
+            _send_task_id: whether the target gets the id as a keyword ``_task_id``; when
+                left out, if it has a parameter of that name.
 
         Raises:
             TypeError: the target or the callback cannot be called, or the target is a
                 coroutine function.
-            ValueError: there is no such priority, or the delay is negative.
+            ValueError: there is no such priority or kind of task, or the delay is negative.
+            RuntimeError: there is no pool of processes.
             SupervisorNotStarted: the supervisor does not run.
             QueueFull: the bound on waiting tasks is reached and the pool refuses.
         """
         if callback is not None and not callable(callback):
             raise TypeError(f"the callback must be callable, not {callback!r}")
+        kind = _kind_of(tt)
+        given = dict(kwargs or {})
+        if _send_task_id or (_send_task_id is None and _takes_task_id(target)):
+            task_id = given["_task_id"] = task_id or str(uuid.uuid4())
+        pool = self._pool if kind == TT_THREAD else self._require_processes()
         if not delay and delay is not False:
-            task: Task[T] = self.lane(priority).submit(target, *args, **(kwargs or {}))
+            task: Task[T] = pool.lane(priority).submit(target, *args, **given)
         else:
             check_target(target)
             self.require_started("a task")
             seconds = check_delay(delay)
-            task = self._dispatcher.make(
-                target, tuple(args), dict(kwargs or {}), lane_of(priority)
-            )
-            self._delayed.add(task, seconds)
+            dispatcher = pool._crew.dispatcher
+            task = dispatcher.make(target, tuple(args), given, lane_of(priority))
+            task.delay = seconds
+            self._delayed.add(task, seconds, dispatcher)
         if task_id is not None:
             task.id = task_id
+        if kind != TT_THREAD:
+            task.tt = kind
+        if worker is not None:
+            task.worker = worker
         if callback is not None:
-            task.add_done_callback(callback)
+            task.callback = callback
+            task.add_done_callback(
+                callback if kind == TT_THREAD else partial(_hand_result, callback)
+            )
+        self._tasks.add(task)
         return task
+
+    # Processes.
+
+    @property
+    def mp_pool(self) -> ProcessPool | None:
+        """The pool of processes for ``TT_MP``; None if none was made."""
+        return self._processes
+
+    def create_mp_pool(self, *args: Any, **kwargs: Any) -> ProcessPool:
+        """Make the pool of processes that tasks with ``TT_MP`` run in.
+
+        It is stopped with the supervisor, and made again when that starts again. One that
+        was made before gives way to it, and ends when its tasks have.
+
+        Parameters:
+            args, kwargs: see `ProcessPool`; those of ``multiprocessing.Pool``, besides
+                others. One process per CPU when left out.
+
+        Raises:
+            TypeError: a size is not a whole number, or the initializer not callable.
+            ValueError: a size is out of range.
+        """
+        from .processes import ProcessPool  # not before somebody wants one
+
+        pool = ProcessPool(*args, **kwargs)
+        before, self._processes = self._processes, pool
+        if before is not None:
+            before.shutdown(wait=False)
+        return pool
+
+    def set_mp_pool(
+        self, pool_size: int = 0, reserve_normal: int = 0, reserve_high: int = 0
+    ) -> None:
+        """Set the sizes of the pool of processes; make it if there is none.
+
+        A pool that is there keeps its number of processes.
+
+        Parameters:
+            pool_size: places for tasks of all lanes; 0: no limit.
+            reserve_normal: places more for NORMAL and above.
+            reserve_high: places more for HIGH and above.
+
+        Raises:
+            TypeError: a size is not a whole number.
+            ValueError: a size is negative.
+        """
+        make = self.create_mp_pool if self._processes is None else self._processes.resize
+        make(pool_size=pool_size, reserve_normal=reserve_normal, reserve_high=reserve_high)
+
+    def _require_processes(self) -> TaskPool:
+        self.require_started("a task")
+        pool = self._processes
+        if pool is None:
+            raise RuntimeError(
+                f"supervisor {self.id} has no pool of processes for a task with TT_MP: make it "
+                "with create_mp_pool() or set_mp_pool(pool_size=...)"
+            )
+        pool.mend()
+        return pool
 
     # Timers.
 
@@ -267,7 +393,10 @@ class TaskSupervisor(SupervisorLife):
             TypeError: the name is not a string, or the factory cannot be called.
             AloopError: the name is that of the supervisor's own loop.
         """
-        return self._aloops.create(name, daemon, start, default, loop_factory)
+        aloop = self._aloops.create(name, daemon, start, default, loop_factory)
+        if aloop:
+            aloop.owner = weakref.ref(self)
+        return aloop
 
     def start_aloop(self, name: str) -> bool:
         """Start an aloop; return False, with an error in the log, if there is none."""
@@ -406,6 +535,10 @@ class TaskSupervisor(SupervisorLife):
         """The job scheduler for jobs that name none."""
         return self._jobs.default
 
+    @default_async_job_scheduler.setter
+    def default_async_job_scheduler(self, scheduler: AsyncJobScheduler | str | None) -> None:
+        self._jobs.default = None if scheduler is None else self._jobs.find(scheduler)
+
     @property
     def async_job_schedulers(self) -> dict[str, AsyncJobScheduler]:
         """The job schedulers by name: a copy."""
@@ -414,14 +547,25 @@ class TaskSupervisor(SupervisorLife):
     # Looking.
 
     def get_info(
-        self, aloops: bool = True, schedulers: bool = True, async_job_schedulers: bool = True
+        self,
+        aloops: bool = True,
+        schedulers: bool = True,
+        async_job_schedulers: bool = True,
+        *,
+        tt: int | Literal[False] | None = False,
     ) -> SupervisorInfo:
         """Return what there is to say at this moment, as plain objects that pickle.
 
         Parameters:
             aloops, schedulers, async_job_schedulers: whether to say that of them.
+            tt: ``TT_THREAD``, ``TT_MP``, or None for both: add ``tasks``, those of
+                `get_tasks` by id, which are what they are and do not pickle.
         """
         info = SupervisorInfo(id=self.id, active=self.active, pool=pool_figures(self._pool))
+        if self._processes is not None:
+            info.mp_pool = pool_figures(self._processes)
+        if tt is not False:
+            info.tasks = self.get_tasks(tt)
         if aloops:
             default = self.default_aloop
             info.aloops = {
@@ -439,3 +583,29 @@ class TaskSupervisor(SupervisorLife):
                 for name, scheduler in self.async_job_schedulers.items()
             }
         return info
+
+
+def _kind_of(tt: int) -> TaskType:
+    kind = TaskType(tt)
+    if kind == TT_COROUTINE:
+        raise ValueError(
+            f"put_task takes TT_THREAD or TT_MP, not {tt!r}: give a coroutine to an aloop "
+            "(aloop.spawn_coroutine_threadsafe), or its function to background_task"
+        )
+    return kind
+
+
+def _takes_task_id(target: Callable[..., Any]) -> bool:
+    """Return whether *target* has a parameter ``_task_id``."""
+    code = getattr(target, "__code__", None) or getattr(
+        getattr(target, "__func__", None), "__code__", None
+    )
+    if code is None:
+        return False
+    return "_task_id" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+
+def _hand_result(callback: Callable[[Any], object], task: Task[Any]) -> None:
+    # Not by exception(), which would count as a look at it: it is logged if nobody takes one.
+    if not task.cancelled() and task._exception is None:
+        callback(task.result())

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import enum
 import uuid
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from ._accel import TaskCore
 from .priority import LANES, Priority
+from .progress import TT_THREAD, Progress, TaskType
 
-__all__ = ["Task", "TaskStatus"]
+__all__ = [
+    "TASK_STATUS_CANCELED",
+    "TASK_STATUS_COMPLETED",
+    "TASK_STATUS_DELAYED",
+    "TASK_STATUS_FAILED",
+    "TASK_STATUS_QUEUED",
+    "TASK_STATUS_STARTED",
+    "Task",
+    "TaskStatus",
+]
 
 T = TypeVar("T")
 
@@ -27,7 +37,15 @@ class TaskStatus(enum.IntEnum):
     COMPLETED = 200
 
 
-class Task(TaskCore, Future[T]):
+TASK_STATUS_FAILED: Final = TaskStatus.FAILED
+TASK_STATUS_CANCELED: Final = TaskStatus.CANCELED
+TASK_STATUS_QUEUED: Final = TaskStatus.QUEUED
+TASK_STATUS_DELAYED: Final = TaskStatus.DELAYED
+TASK_STATUS_STARTED: Final = TaskStatus.STARTED
+TASK_STATUS_COMPLETED: Final = TaskStatus.COMPLETED
+
+
+class Task(TaskCore, Progress, Future[T]):
     """One call handed to a pool: a ``concurrent.futures.Future`` with a priority.
 
     It can be awaited in any asyncio loop; a coroutine that is cancelled while it
@@ -40,6 +58,18 @@ class Task(TaskCore, Future[T]):
 
     __slots__ = ()
 
+    tt: TaskType = TT_THREAD
+    """Where the task runs: in a thread, or in a process (``TT_MP``)."""
+
+    callback: Callable[..., object] | None = None
+    """The callback that ``put_task`` was given."""
+
+    delay: float | None = None
+    """The seconds of delay that ``put_task`` was given."""
+
+    worker: Any = None
+    """What ``put_task`` was told to be the worker that the task belongs to."""
+
     @property
     def id(self) -> str:
         """The task's id: as given to ``put_task``, else a UUID made when first asked for."""
@@ -51,6 +81,24 @@ class Task(TaskCore, Future[T]):
     @id.setter
     def id(self, value: str) -> None:
         self.__dict__["_id"] = value
+
+    @property
+    def target(self) -> Callable[..., T] | None:
+        """What the task calls; None when it has ended."""
+        call = self._get_call()
+        return None if call is None else call[0]
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The positional arguments of the call; empty when it has ended."""
+        call = self._get_call()
+        return () if call is None else call[1] or ()
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """The keyword arguments of the call; empty when it has ended."""
+        call = self._get_call()
+        return {} if call is None else call[2] or {}
 
     @property
     def priority(self) -> Priority:

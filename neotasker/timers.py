@@ -68,20 +68,27 @@ class DelayedTasks:
         self._waiting: set[Task[Any]] = set()
         self._abandoned = False  # the ticker is the parent's
 
-    def add(self, task: Task[Any], delay: float) -> None:
-        """Let *task* enter its lane in *delay* seconds."""
+    def add(self, task: Task[Any], delay: float, dispatcher: Dispatcher | None = None) -> None:
+        """Let *task* enter its lane in *delay* seconds.
+
+        Parameters:
+            task: the task.
+            delay: seconds.
+            dispatcher: whose lane it is; that of the threads when left out.
+        """
         with self._lock:
             self._waiting.add(task)
-        timer = self._ticker.call_later(delay, self._enter, task)
+        enter = (dispatcher or self._dispatcher).enqueue
+        timer = self._ticker.call_later(delay, self._enter, task, enter)
         task.add_done_callback(partial(self._ended, timer))
 
-    def _enter(self, task: Task[Any]) -> None:
+    def _enter(self, task: Task[Any], enqueue: Callable[[Task[Any]], object]) -> None:
         with self._lock:
             if task not in self._waiting:
                 return
             self._waiting.discard(task)
         try:
-            self._dispatcher.enqueue(task)
+            enqueue(task)
         except RuntimeError:  # the supervisor stops
             task.cancel()
 

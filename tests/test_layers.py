@@ -13,12 +13,22 @@ import pytest
 from cores import PACKAGE, TREE
 
 FLOORS = {
-    0: {"errors.py", "priority.py", "latch.py", "restarts.py", "cron.py"},
+    0: {
+        "errors.py",
+        "priority.py",
+        "progress.py",
+        "latch.py",
+        "restarts.py",
+        "cron.py",
+        "localproxy.py",
+        "locker.py",
+    },
     1: {"_core.pyx", "_platform.h", "_core_py.py", "_core.pyi"},
     2: {"_accel.py"},
     3: {"task.py", "clock.py"},
     4: {
         "ticker.py",
+        "tasktable.py",
         "crew.py",
         "launcher.py",
         "aloop.py",
@@ -31,6 +41,7 @@ FLOORS = {
         "watch.py",
         "info.py",
         "process.py",
+        "processes.py",
         "registry.py",
         "jobs.py",
         "workers/base.py",
@@ -45,10 +56,10 @@ FLOORS = {
         "workers/loopqueue.py",
         "life.py",
     },
-    9: {"supervisor.py", "workers/queue.py"},
-    10: {"workers/__init__.py"},
-    11: {"__init__.py"},
-    12: {"testing.py", "cli.py"},
+    9: {"legacy.py", "workers/queue.py"},
+    10: {"supervisor.py", "workers/__init__.py", "functions.py", "tasks.py"},
+    11: {"__init__.py", "f.py"},
+    12: {"testing.py", "cli.py", "embed.py"},
     13: {"pytest_plugin.py", "__main__.py"},
 }
 FLOOR_OF = {entry: floor for floor, entries in FLOORS.items() for entry in entries}

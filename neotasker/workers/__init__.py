@@ -20,6 +20,9 @@ __all__ = [
     "background_worker",
 ]
 
+debug = False
+"""Whether ``set_debug`` has turned debug messages on."""
+
 _TIMED = ("interval", "i", "delay", "delay_after", "delay_before")
 
 

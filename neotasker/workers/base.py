@@ -118,6 +118,7 @@ class Worker:
     """Anything; the target gets it under this name."""
 
     if TYPE_CHECKING:
+        name: Any
         supervisor: Host
         poll_delay: float
         runs: int
@@ -161,6 +162,11 @@ class Worker:
         def unprocessed(self):
             """What the last stop left unprocessed, in order."""
             return list(self._unprocessed)
+
+        @Figure
+        def name(self):
+            """The name, as `_name` has it."""
+            return self._name
 
         @Figure
         def _current_task(self):
@@ -214,6 +220,7 @@ class Worker:
         self._life: Life | None = None
         self._tally = Tally()
         self._unprocessed: list[Any] = []
+        self._start_args: tuple[Any, ...] = ()
         self._active = False
         self.start_stop_lock = threading.RLock()
         self._guard = threading.RLock()
@@ -249,13 +256,14 @@ class Worker:
 
     # Starting.
 
-    def start(self, **kwargs: Any) -> bool:
+    def start(self, *args: Any, **kwargs: Any) -> bool:
         """Start the worker.
 
         If runs of a start before are still on, which a stop did not wait for, the first
         run waits for them.
 
         Parameters:
+            args: for the target; the item of a queue comes before them.
             kwargs: for the target, but for those which are for the worker (``_priority``
                 and those of its kind).
 
@@ -278,6 +286,7 @@ class Worker:
             if "_priority" in kwargs:
                 lane_of(kwargs["_priority"])
                 self.priority = kwargs["_priority"]
+            self._start_args = args
             life = self._make_life(host, kwargs)
             with self._guard:
                 before = self._life
@@ -302,14 +311,14 @@ class Worker:
             self.after_start()
             return True
 
-    def restart(self, **kwargs: Any) -> bool:
+    def restart(self, *args: Any, **kwargs: Any) -> bool:
         """Stop the worker, wait for its runs unless called by one, and start it again.
 
         Parameters:
-            kwargs: as for `start`.
+            args, kwargs: as for `start`.
         """
         self.stop(wait=True)
-        return self.start(**kwargs)
+        return self.start(*args, **kwargs)
 
     def _make_life(self, host: Host, kwargs: dict[str, Any]) -> Life:
         """Return the life that a start begins, which has done nothing yet."""
@@ -342,10 +351,11 @@ class Worker:
             positional: how many positional arguments a run gets besides.
         """
         run = self._target()
+        args = self._start_args
         given = {name: kwargs[name] for name in kwargs if name not in _OWN_KEYWORDS}
         offered = {"_name": self._name, "o": self.o} | given
         offered["_worker"] = self
-        taken = _keywords_of(run, positional)
+        taken = _keywords_of(run, positional + len(args))
         if taken is not None:
             for name in _OFFERED:
                 if name not in taken and (name == "_worker" or name not in given):
@@ -353,6 +363,8 @@ class Worker:
         timeout = None
         if self._timeout is not None and self._target_is_async:
             timeout = seconds("timeout", self._timeout, above=True)
+        if args:
+            run = partial(_call_with_item, run, args) if positional else partial(run, *args)
         checks = not self._target_is_async and self._overrides("process_result", Worker)
         return Call(run, offered, self.priority, positional, checks, timeout)
 
@@ -503,6 +515,12 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 def _check_callable(what: str, value: Any) -> None:
     if not callable(value):
         raise TypeError(f"{what} must be callable, not {value!r}")
+
+
+def _call_with_item(
+    run: Callable[..., Any], args: tuple[Any, ...], item: Any, **kwargs: Any
+) -> Any:
+    return run(item, *args, **kwargs)
 
 
 def _keywords_of(fn: Callable[..., Any], positional: int) -> frozenset[str] | None:

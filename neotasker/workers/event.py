@@ -10,7 +10,7 @@ from ..lives import Call, Life, RunsFactory, SerialLife
 from .base import seconds
 from .continuous import BackgroundAsyncWorker
 
-__all__ = ["BackgroundEventWorker"]
+__all__ = ["BackgroundEventWorker", "TriggerEvent"]
 
 
 class EventLife(SerialLife):
@@ -71,6 +71,21 @@ class EventLife(SerialLife):
         return self._due() if self.pending else None
 
 
+class TriggerEvent:
+    """The event of a worker, for those who set or look at it."""
+
+    def __init__(self, life: EventLife) -> None:
+        self._life = life
+
+    def set(self) -> None:
+        """Trigger the worker."""
+        self._life.trigger()
+
+    def is_set(self) -> bool:
+        """Return whether a trigger waits for a run."""
+        return bool(self._life.pending)
+
+
 class BackgroundEventWorker(BackgroundAsyncWorker):
     """Runs its target when triggered.
 
@@ -113,6 +128,14 @@ class BackgroundEventWorker(BackgroundAsyncWorker):
         """
         life: EventLife = self._running_life("it is triggered")
         return life.trigger()
+
+    def get_event_obj(self) -> TriggerEvent:
+        """Return the worker's event: setting it is a trigger.
+
+        Raises:
+            WorkerNotStarted: the worker was never started.
+        """
+        return TriggerEvent(self._running_life("get_event_obj()"))
 
     async def trigger(self, force: bool = False, skip: bool = False) -> bool:
         """Make the target run soon, as `trigger_threadsafe` does; from a coroutine."""
