@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .life import SupervisorLife
-from .progress import TaskType
+from .progress import kind_of
 from .task import Task
 
 __all__ = ["OlderNames"]
@@ -47,7 +47,7 @@ class OlderNames(SupervisorLife):
         Parameters:
             tt: ``TT_THREAD`` or ``TT_MP``: those of that kind only.
         """
-        kind = None if tt is None else TaskType(tt)
+        kind = None if tt is None else kind_of(tt)
         tasks = self._tasks.all()
         return {id: task for id, task in tasks.items() if kind is None or task.tt == kind}
 

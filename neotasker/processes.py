@@ -71,15 +71,14 @@ class ProcessPool(ExecutorPool):
 
     def _make_executor(self) -> ProcessPoolExecutor:
         recipe = dict(self._recipe)
-        forks = multiprocessing.get_context().get_start_method() == "fork"
-        if recipe["mp_context"] is None and forks:
-            alone = threading.active_count() == 1 and recipe["max_tasks_per_child"] is None
-            if not alone:
+        forks = False
+        if recipe["mp_context"] is None:
+            forks = multiprocessing.get_context().get_start_method() == "fork"
+            if forks and (recipe["max_tasks_per_child"] is not None or not _is_alone()):
                 recipe["mp_context"] = multiprocessing.get_context("forkserver")
-        else:
-            alone = False
+                forks = False
         executor = ProcessPoolExecutor(**recipe)
-        if alone:  # all processes start with the first task; there will be threads later
+        if forks:  # all processes start with the first task; later there will be threads
             executor.submit(os.getpid).result()
         return executor
 
@@ -175,3 +174,11 @@ class ProcessPool(ExecutorPool):
         self._crew.dispatcher.wait_drained()
         assert self.executor is not None
         self.executor.shutdown()
+
+
+def _is_alone() -> bool:
+    """Return whether this is the only thread of the process, those of libraries included."""
+    try:
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        return threading.active_count() == 1

@@ -8,7 +8,7 @@ from concurrent.futures import Future, wait
 from time import monotonic
 from typing import Any, Final
 
-__all__ = ["TT_COROUTINE", "TT_MP", "TT_THREAD", "Milestone", "Progress", "TaskType"]
+__all__ = ["TT_COROUTINE", "TT_MP", "TT_THREAD", "Milestone", "Progress", "TaskType", "kind_of"]
 
 _LONGEST_LOOK = 0.01  # seconds between two looks whether a task has begun
 
@@ -24,6 +24,19 @@ class TaskType(enum.IntEnum):
 TT_COROUTINE: Final = TaskType.COROUTINE
 TT_THREAD: Final = TaskType.THREAD
 TT_MP: Final = TaskType.MP
+
+
+def kind_of(tt: int) -> TaskType:
+    """Return the kind of task that is given as `TaskType` or as its number.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    try:
+        return TaskType(tt)
+    except ValueError:
+        known = ", ".join(f"TT_{kind.name} ({int(kind)})" for kind in TaskType)
+        raise ValueError(f"unknown kind of task {tt!r}: use one of {known}") from None
 
 
 class Milestone:

@@ -16,7 +16,7 @@ from .legacy import OlderNames
 from .life import logger
 from .pool import SupervisedPool, TaskPool, WhenFull, width_of
 from .priority import TASK_CRITICAL, TASK_HIGH, TASK_LOW, TASK_NORMAL, default_width, lane_of
-from .progress import TT_COROUTINE, TT_MP, TT_THREAD, TaskType
+from .progress import TT_COROUTINE, TT_MP, TT_THREAD, TaskType, kind_of
 from .task import (
     TASK_STATUS_CANCELED,
     TASK_STATUS_COMPLETED,
@@ -205,33 +205,35 @@ class TaskSupervisor(OlderNames):
         """
         if callback is not None and not callable(callback):
             raise TypeError(f"the callback must be callable, not {callback!r}")
-        kind = _kind_of(tt)
+        kind = _kind_of_call(tt)
         given = dict(kwargs or {})
         if _send_task_id or (_send_task_id is None and _takes_task_id(target)):
             task_id = given["_task_id"] = task_id or str(uuid.uuid4())
         pool = self._pool if kind == TT_THREAD else self._require_processes()
-        if not delay and delay is not False:
-            task: Task[T] = pool.lane(priority).submit(target, *args, **given)
-        else:
-            check_target(target)
+        lane = pool.lane(priority)
+        check_target(target)
+        dispatcher = pool._crew.dispatcher
+        seconds = 0.0 if delay is None else check_delay(delay)
+        if seconds:
             self.require_started("a task")
-            seconds = check_delay(delay)
-            dispatcher = pool._crew.dispatcher
+        if not seconds and pool.queue_size is not None:
+            task: Task[T] = lane.submit(target, *args, **given)
+        else:
             task = dispatcher.make(target, tuple(args), given, lane_of(priority))
-            task.delay = seconds
-            self._delayed.add(task, seconds, dispatcher)
-        if task_id is not None:
-            task.id = task_id
-        if kind != TT_THREAD:
-            task.tt = kind
-        if worker is not None:
-            task.worker = worker
+        task.__dict__.update(_traits(task_id, kind, seconds, callback, worker))
         if callback is not None:
-            task.callback = callback
             task.add_done_callback(
                 callback if kind == TT_THREAD else partial(_hand_result, callback)
             )
-        self._tasks.add(task)
+        self._tasks.add(task)  # before it begins: it may ask for itself
+        if seconds:
+            self._delayed.add(task, seconds, dispatcher)
+        elif pool.queue_size is None:
+            try:
+                dispatcher.enqueue(task)
+            except BaseException:
+                self._tasks.drop(task)
+                raise
         return task
 
     # Processes.
@@ -585,14 +587,28 @@ class TaskSupervisor(OlderNames):
         return info
 
 
-def _kind_of(tt: int) -> TaskType:
-    kind = TaskType(tt)
+def _kind_of_call(tt: int) -> TaskType:
+    kind = kind_of(tt)
     if kind == TT_COROUTINE:
         raise ValueError(
             f"put_task takes TT_THREAD or TT_MP, not {tt!r}: give a coroutine to an aloop "
             "(aloop.spawn_coroutine_threadsafe), or its function to background_task"
         )
     return kind
+
+
+def _traits(
+    task_id: str | None,
+    kind: TaskType,
+    delay: float,
+    callback: Callable[..., object] | None,
+    worker: Any,
+) -> dict[str, Any]:
+    """Return the attributes of a task that are other than those of its class."""
+    traits = {"_id": task_id, "delay": delay or None, "callback": callback, "worker": worker}
+    if kind != TT_THREAD:
+        traits["tt"] = kind
+    return {name: value for name, value in traits.items() if value is not None}
 
 
 def _takes_task_id(target: Callable[..., Any]) -> bool:

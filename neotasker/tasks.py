@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 from . import host
 from .aloop import CoroutineFuture, ForeignLoop, LoopPort
 from .priority import TASK_NORMAL, lane_of
-from .progress import TT_COROUTINE, TT_MP, TT_THREAD, TaskType
+from .progress import TT_COROUTINE, TT_MP, TT_THREAD, kind_of
 from .task import Task
 from .timers import check_delay
 
@@ -63,7 +63,13 @@ def background_task(f: Callable[..., Any] | None = None, /, **options: Any) -> A
         return partial(background_task, **options)
     if not callable(f):
         raise TypeError(f"a task is made of something callable, not of {f!r}")
-    return wraps(f)(_Starter(f, options).start)
+    starter = _Starter(f, options)
+
+    @wraps(f)
+    def start(*args: Any, **kwargs: Any) -> Future[Any]:
+        return starter.start(*args, **kwargs)
+
+    return start
 
 
 class _Starter:
@@ -73,7 +79,7 @@ class _Starter:
         self._f = f
         self._supervisor = options.get("supervisor")
         self._loop = options.get("loop")
-        self._tt = TaskType(_given(options, "tt", TT_THREAD))
+        self._tt = kind_of(_given(options, "tt", TT_THREAD))
         self._is_coroutine = self._tt == TT_COROUTINE or inspect.iscoroutinefunction(f)
         self._priority = _given(options, "priority", TASK_NORMAL)
         lane_of(self._priority)

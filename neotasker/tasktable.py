@@ -27,9 +27,10 @@ class TaskTable:
         """
         with self._lock:
             self._by_id[task.id] = task
-        task.add_done_callback(self._drop)
+        task.add_done_callback(self.drop)
 
-    def _drop(self, task: Task[Any]) -> None:
+    def drop(self, task: Task[Any]) -> None:
+        """Keep a task no more."""
         with self._lock:
             if self._by_id.get(task.id) is task:
                 del self._by_id[task.id]
