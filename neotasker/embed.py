@@ -113,13 +113,13 @@ def stop(wait: bool | float = True) -> None:
         signal.signal(signal.SIGINT, on_sigint)
 
 
-def spawn(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+def spawn(func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
     """Run a call in the pool, and report nothing."""
     logger.debug("embed: spawning %r, args %r, kwargs %r", func, args, kwargs)
     task_supervisor.spawn(func, *args, **kwargs)
 
 
-def call(call_id: Any, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+def call(call_id: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
     """Run a call in the pool, and report its outcome: from any thread.
 
     Parameters:
@@ -138,7 +138,7 @@ def call(call_id: Any, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -
 
 
 async def call_async(
-    call_id: Any, func: Callable[..., Any], /, *args: Any, **kwargs: Any
+    call_id: Any, func: Callable[..., Any], *args: Any, **kwargs: Any
 ) -> None:
     """Run a call in the pool, and report its outcome: from a coroutine.
 
@@ -156,7 +156,7 @@ async def call_async(
         _report(call_id, result=result)
 
 
-def call_direct(call_id: Any, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+def call_direct(call_id: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
     """Run a call here and now, and report its outcome.
 
     Parameters:
