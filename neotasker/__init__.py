@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.1.0"
+__author__ = "the neotasker developers"
+__license__ = "MIT"
 
 __all__ = [
     "COMPILED",

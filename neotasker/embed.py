@@ -137,9 +137,7 @@ def call(call_id: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) -> N
     aloop.spawn_coroutine_threadsafe(call_async(call_id, func, *args, **kwargs))
 
 
-async def call_async(
-    call_id: Any, func: Callable[..., Any], *args: Any, **kwargs: Any
-) -> None:
+async def call_async(call_id: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
     """Run a call in the pool, and report its outcome: from a coroutine.
 
     Parameters:

@@ -145,7 +145,7 @@ def test_bad_options_are_refused_when_the_function_is_decorated(nt):
         nt.background_task(fn, delay=-1)
     with pytest.raises(TypeError, match="callback"):
         nt.background_task(fn, callback="x")
-    with pytest.raises(ValueError, match="kind of task 9: use .*TT_MP"):
+    with pytest.raises(ValueError, match=r"kind of task 9: use .*TT_MP"):
         nt.background_task(fn, tt=9)
     assert callable(nt.background_task(fn, name="x", wait_start=True, daemon=True))
 

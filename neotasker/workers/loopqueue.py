@@ -37,14 +37,23 @@ class LoopQueueLife(TurnLife):
 
     Guarantees: no accepted item is lost; they begin in the order in which the queue gives
     them. Stopping ends the ``get`` that waits by cancelling it in the queues of asyncio,
-    which lose nothing by that. Others get None put in first, as older programs expect, if
-    they are empty: items need not compare with it.
+    which lose nothing by that. Others get None put in, as older programs expect, if they are
+    empty: items need not compare with it.
 
     The worker's task gets the items. Unless it runs the target itself it hands them to
     turns, as soon as one is free. Fields below ``queue`` belong to the loop's thread.
     """
 
-    __slots__ = ("_direct", "_getting", "_halted", "_hooks", "_late_puts", "queue", "store")
+    __slots__ = (
+        "_direct",
+        "_getting",
+        "_halted",
+        "_hooks",
+        "_late_puts",
+        "_marked",
+        "queue",
+        "store",
+    )
 
     def __init__(
         self,
@@ -65,6 +74,7 @@ class LoopQueueLife(TurnLife):
         self.queue = queue
         self._getting = False  # a get waits for an item
         self._halted = False  # and was cancelled by us
+        self._marked = type(queue) in _OF_ASYNCIO  # the stop mark was put, or is not needed
         self._late_puts: set[asyncio.Future[Any]] = set()  # those that wait for room
 
     # Putting.
@@ -192,6 +202,7 @@ class LoopQueueLife(TurnLife):
             if after_get is not None:
                 self._call_hook(after_get, item)
             if item is None:  # a stop mark, ours or the program's
+                self._marked = True
                 self._task_done(1)
                 if self.open:
                     self.stop_worker()
@@ -207,6 +218,7 @@ class LoopQueueLife(TurnLife):
                 self.enter()
         for late in list(self._late_puts):
             late.cancel()
+        await self._put_mark()
         while True:
             with self.lock:
                 if self._is_over():
@@ -373,21 +385,27 @@ class LoopQueueLife(TurnLife):
 
     async def _end_get(self) -> None:
         """End a get that waits: by the mark, or else by cancelling it."""
-        mark: asyncio.Future[Any] | None = None
-        try:
-            if not self.putting and self._is_empty():
-                outcome = self.queue.put(None)
-                if inspect.isawaitable(outcome):
-                    mark = asyncio.ensure_future(outcome)
-                    await asyncio.wait([mark], timeout=0)
-            for _ in range(3):
-                await asyncio.sleep(0)
-        except Exception as exc:
-            logger.debug("worker %s: no stop mark in its queue: %r", self._title, exc)
-        if mark is not None and not mark.cancel() and not mark.cancelled():
-            mark.exception()  # seen: the classes of items need not compare with None
+        await self._put_mark()
+        for _ in range(3):
+            await asyncio.sleep(0)
         if self._getting:
             self._cancel_get()
+
+    async def _put_mark(self) -> None:
+        """Put the mark into a queue of the program's own class, if it is empty; once."""
+        if self._marked or self.putting or not self._is_empty():
+            return
+        self._marked = True
+        try:
+            outcome = self.queue.put(None)
+            if not inspect.isawaitable(outcome):
+                return
+            mark = asyncio.ensure_future(outcome)
+            await asyncio.wait([mark], timeout=0)
+            if not mark.cancel() and not mark.cancelled():
+                mark.exception()  # seen: the classes of items need not compare with None
+        except Exception as exc:
+            logger.debug("worker %s: no stop mark in its queue: %r", self._title, exc)
 
     def _rest(self) -> list[Any]:
         with self.lock:
