@@ -259,6 +259,7 @@ class SupervisorLife:
         self._aloops.own.start()
         self._pool._crew.daemon = self._daemonic
         self._dispatcher.open()
+        self._delayed.open()
         if self._processes is not None:
             self._processes = self._processes.renewed()
         self._watch.arm(self._ticker)

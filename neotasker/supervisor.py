@@ -205,9 +205,18 @@ class TaskSupervisor(OlderNames):
         """
         if callback is not None and not callable(callback):
             raise TypeError(f"the callback must be callable, not {callback!r}")
+        sends_id = _takes_task_id(target) if _send_task_id is None else _send_task_id
+        usual = not delay and delay is not False and tt is TT_THREAD
+        if usual and not (task_id or worker or sends_id):
+            task: Task[T] = self.lane(priority).submit(target, *args, **(kwargs or {}))
+            if callback is not None:
+                task.__dict__["callback"] = callback
+                task.add_done_callback(callback)
+            self._tasks.add(task)
+            return task
         kind = _kind_of_call(tt)
         given = dict(kwargs or {})
-        if _send_task_id or (_send_task_id is None and _takes_task_id(target)):
+        if sends_id:
             task_id = given["_task_id"] = task_id or str(uuid.uuid4())
         pool = self._pool if kind == TT_THREAD else self._require_processes()
         lane = pool.lane(priority)
@@ -217,23 +226,25 @@ class TaskSupervisor(OlderNames):
         if seconds:
             self.require_started("a task")
         if not seconds and pool.queue_size is not None:
-            task: Task[T] = lane.submit(target, *args, **given)
+            task = lane.submit(target, *args, **given)
         else:
             task = dispatcher.make(target, tuple(args), given, lane_of(priority))
-        task.__dict__.update(_traits(task_id, kind, seconds, callback, worker))
+        traits = _traits(task_id, kind, seconds, callback, worker)
+        if traits:
+            task.__dict__.update(traits)
         if callback is not None:
             task.add_done_callback(
                 callback if kind == TT_THREAD else partial(_hand_result, callback)
             )
         self._tasks.add(task)  # before it begins: it may ask for itself
-        if seconds:
-            self._delayed.add(task, seconds, dispatcher)
-        elif pool.queue_size is None:
-            try:
+        try:
+            if seconds:
+                self._delayed.add(task, seconds, dispatcher)
+            elif pool.queue_size is None:
                 dispatcher.enqueue(task)
-            except BaseException:
-                self._tasks.drop(task)
-                raise
+        except BaseException:
+            self._tasks.drop(task)
+            raise
         return task
 
     # Processes.

@@ -56,9 +56,9 @@ class DelayedTasks:
     """The tasks that enter their lane later.
 
     Guarantees: each enters its lane when its time has come, or is cancelled. A task
-    that is cancelled takes its timer with it.
+    that is cancelled takes its timer with it. None is taken from `cancel_all` to `open`.
 
-    The lock protects the set of those that wait.
+    The lock protects the set of those that wait, and whether they are taken.
     """
 
     def __init__(self, ticker: Ticker, dispatcher: Dispatcher) -> None:
@@ -66,7 +66,13 @@ class DelayedTasks:
         self._dispatcher = dispatcher
         self._lock = threading.RLock()
         self._waiting: set[Task[Any]] = set()
+        self._closed = False
         self._abandoned = False  # the ticker is the parent's
+
+    def open(self) -> None:
+        """Take tasks again."""
+        with self._lock:
+            self._closed = False
 
     def add(self, task: Task[Any], delay: float, dispatcher: Dispatcher | None = None) -> None:
         """Let *task* enter its lane in *delay* seconds.
@@ -75,8 +81,16 @@ class DelayedTasks:
             task: the task.
             delay: seconds.
             dispatcher: whose lane it is; that of the threads when left out.
+
+        Raises:
+            SupervisorNotStarted: the supervisor stops.
         """
         with self._lock:
+            if self._closed:
+                raise SupervisorNotStarted(
+                    "the supervisor is stopping, a delayed task is refused: put it before "
+                    "stop(), or after the next start()"
+                )
             self._waiting.add(task)
         enter = (dispatcher or self._dispatcher).enqueue
         timer = self._ticker.call_later(delay, self._enter, task, enter)
@@ -100,8 +114,9 @@ class DelayedTasks:
             self._waiting.discard(task)
 
     def cancel_all(self) -> int:
-        """Cancel those that wait; return how many there were."""
+        """Cancel those that wait, and take no more; return how many there were."""
         with self._lock:
+            self._closed = True
             waiting = list(self._waiting)
         return sum(task.cancel() for task in waiting)
 
