@@ -130,11 +130,11 @@ class AsyncJobScheduler:
     def _inside(self) -> bool:
         if get_ident() in self._threads:
             return True
-        loop = None if self._port is None else self._port.get_loop()
         try:
-            return asyncio.get_running_loop() is loop
+            running = asyncio.get_running_loop()
         except RuntimeError:
-            return loop is None
+            return False
+        return self._port is not None and self._port.get_loop() is running
 
     def _join(self, timeout: float | None) -> bool:
         parker = threading.Lock()
@@ -151,10 +151,14 @@ class AsyncJobScheduler:
                 return False
         return True
 
+    def _has_loop(self) -> bool:
+        """Return whether there is a loop that runs of coroutines can get on in."""
+        return self._port is not None and self._port.get_loop() is not None
+
     def _look_at_parked(self) -> None:
         """Wake those who wait for the runs, if there are none: in the loop, while it lives."""
         with self._lock:
-            if self._in_pool or self._on_loop:
+            if self._in_pool or (self._on_loop and self._has_loop()):
                 return
             parked, self._parked = self._parked, []
         for parker in parked:
