@@ -210,7 +210,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server: FakeApi
 
     def do_POST(self) -> None:
-        payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        payload = json.loads(body) if body else {}
         token, method = self.path.split("/")[1:]
         assert token == "botsecret"
         result: object = True
@@ -221,11 +222,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 result.append(self.server.updates.get())
         else:
             self.server.sent.put((method, payload))
-        body = json.dumps({"ok": True, "result": result}).encode()
+        answer = json.dumps({"ok": True, "result": result}).encode()
         self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(answer)
 
     def log_message(self, *args: object) -> None:
         pass
@@ -311,8 +312,9 @@ def test_a_bot_answers(python, core, api, tmp_path):
         assert method == "answerCallbackQuery"
         assert payload == {"callback_query_id": "q1", "text": "query"}
         wait_until(lambda: api.offsets[-1] == 105, timeout=PATIENCE)
-    finally:
         out, err = bot.communicate("\n", timeout=PATIENCE)
+    finally:
+        bot.kill()  # which does nothing if it has ended
     assert bot.returncode == 0, err
     first, last = out.splitlines()
     assert first == "True" and json.loads(last) == [{"update_offset": 104}, True, 0], err
