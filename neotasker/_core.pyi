@@ -3,12 +3,29 @@
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from threading import Condition
-from typing import Any, Final, Literal, final
+from typing import TYPE_CHECKING, Any, Final, Literal, final
+
+from typing_extensions import disjoint_base
+
+__all__ = [
+    "COMPILED",
+    "Dispatcher",
+    "FutureCore",
+    "Mailbox",
+    "Submitter",
+    "TaskCore",
+    "TickerCore",
+    "TimerCore",
+]
 
 COMPILED: Final[bool]
 
+@disjoint_base
 class FutureCore:
-    def __init__(self) -> None: ...
+    # Always true: the compiled class has no more to say of it to those who compare.
+    if TYPE_CHECKING:
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
     _state: str
     _condition: Condition
     _waiters: list[Any]
@@ -27,6 +44,7 @@ class FutureCore:
     def set_exception(self, exception: BaseException | None) -> None: ...
     def _abandon(self, error: BaseException | None = None) -> None: ...
 
+@disjoint_base
 class TaskCore(FutureCore):
     @property
     def lane(self) -> int: ...
@@ -44,6 +62,7 @@ class TaskCore(FutureCore):
     def _run(self) -> None: ...
     def cancel(self) -> bool: ...
 
+@disjoint_base
 class Submitter:
     def __init__(self, dispatcher: Dispatcher, lane: int) -> None: ...
     @property
@@ -103,6 +122,9 @@ class Dispatcher:
 
 @final
 class TimerCore:
+    if TYPE_CHECKING:  # as above; a ticker makes timers
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
     interval: Final[float | None]
     slack: Final[float]
     runs: Final[int]
@@ -113,6 +135,7 @@ class TimerCore:
     def active(self) -> bool: ...
     def cancel(self) -> bool: ...
 
+@disjoint_base
 class TickerCore:
     slack: float
     def __init__(self, now: Callable[[], float] | None = None, slack: float = 0.0) -> None: ...

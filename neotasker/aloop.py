@@ -225,7 +225,9 @@ class LoopGate:
             task, future = self.tasks.popitem()
             with contextlib.suppress(Exception):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
-                task.get_coro().close()
+                coro = task.get_coro()
+                if coro is not None:
+                    coro.close()
             if future is not None:
                 future.cancel()
         self._tell()

@@ -24,8 +24,8 @@ __all__ = ["AsyncJob"]
 
 logger = logging.getLogger("neotasker")
 
-Overlap = Literal["skip", "allow", "queue"]
-Missed = Literal["skip", "delay", "burst"]
+Overlap = Literal["skip"] | Literal["allow"] | Literal["queue"]
+Missed = Literal["skip"] | Literal["delay"] | Literal["burst"]
 
 _Task: Any = asyncio.Task  # not every interpreter's knows ``eager_start``
 

@@ -31,7 +31,7 @@ __all__ = ["ExecutorPool", "Lane", "SupervisedPool", "TaskPool", "WhenFull"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-WhenFull = Literal["block", "raise", "run"]
+WhenFull = Literal["block"] | Literal["raise"] | Literal["run"]
 
 logger = logging.getLogger("neotasker")
 

@@ -33,7 +33,9 @@ def background_task(f: Callable[P, T], /, **options: Any) -> Callable[P, Task[T]
 
 
 @overload
-def background_task(**options: Any) -> Callable[[Callable[P, Any]], Callable[P, Any]]: ...
+def background_task(
+    f: None = None, /, **options: Any
+) -> Callable[[Callable[P, Any]], Callable[P, Any]]: ...
 
 
 def background_task(f: Callable[..., Any] | None = None, /, **options: Any) -> Any:

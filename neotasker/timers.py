@@ -18,7 +18,7 @@ from .ticker import Ticker
 
 __all__ = ["DelayedTasks", "Missed", "PooledTimer", "check_delay", "check_target"]
 
-Missed = Literal["skip", "delay", "burst"]
+Missed = Literal["skip"] | Literal["delay"] | Literal["burst"]
 
 logger = logging.getLogger("neotasker")
 

@@ -24,7 +24,7 @@ FLOORS = {
         "locker.py",
     },
     1: {"_core.pyx", "_platform.h", "_core_py.py", "_core.pyi"},
-    2: {"_accel.py"},
+    2: {"_accel.py", "_core_py.pyi"},
     3: {"task.py", "clock.py"},
     4: {
         "ticker.py",

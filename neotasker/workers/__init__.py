@@ -31,7 +31,9 @@ def background_worker(fn: Callable[..., Any], /, **kwargs: Any) -> Any: ...
 
 
 @overload
-def background_worker(**kwargs: Any) -> Callable[[Callable[..., Any]], Any]: ...
+def background_worker(
+    fn: None = None, /, **kwargs: Any
+) -> Callable[[Callable[..., Any]], Any]: ...
 
 
 def background_worker(fn: Callable[..., Any] | None = None, /, **kwargs: Any) -> Any:

@@ -56,18 +56,20 @@ def seconds(name: str, value: Any, least: float = 0.0, above: bool = False) -> f
     return number
 
 
-class Figure:
-    """A value that a class computes, and an attribute of the instance may cover.
+if not TYPE_CHECKING:  # for type checkers a figure is but an attribute
 
-    Subclasses of workers set attributes of any name; a property would forbid it.
-    """
+    class Figure:
+        """A value that a class computes, and an attribute of the instance may cover.
 
-    def __init__(self, compute: Callable[[Any], Any]) -> None:
-        self._compute = compute
-        self.__doc__ = compute.__doc__
+        Subclasses of workers set attributes of any name; a property would forbid it.
+        """
 
-    def __get__(self, worker: Any, owner: type | None = None) -> Any:
-        return self if worker is None else self._compute(worker)
+        def __init__(self, compute: Callable[[Any], Any]) -> None:
+            self._compute = compute
+            self.__doc__ = compute.__doc__
+
+        def __get__(self, worker: Any, owner: type | None = None) -> Any:
+            return self if worker is None else self._compute(worker)
 
 
 class Worker:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .._accel import TimerCore
 from ..host import Host
 from ..lives import Call, Life, RunsFactory, SerialLife
-from .base import Figure, seconds
+from .base import seconds
 from .continuous import BackgroundAsyncWorker
+
+if not TYPE_CHECKING:
+    from .base import Figure
 
 __all__ = ["BackgroundIntervalWorker"]
 
@@ -303,8 +306,8 @@ class BackgroundIntervalWorker(BackgroundAsyncWorker):
         self._jitter = seconds("jitter", kwargs.get("jitter") or 0.0)
         self._slack = _check_slack(kwargs.get("slack"), self.delay, self.keep_interval)
 
-    missed = Figure(lambda worker: worker._count_missed())
-    """How many times a run fell due and there was none."""
+    if not TYPE_CHECKING:
+        missed = Figure(lambda worker: worker._count_missed())
 
     def _count_missed(self) -> int:
         life = self._life

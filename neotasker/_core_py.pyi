@@ -1,0 +1,21 @@
+"""The typed surface of the pure core: that of `_core.pyi`."""
+
+from ._core import COMPILED as COMPILED
+from ._core import Dispatcher as Dispatcher
+from ._core import FutureCore as FutureCore
+from ._core import Mailbox as Mailbox
+from ._core import Submitter as Submitter
+from ._core import TaskCore as TaskCore
+from ._core import TickerCore as TickerCore
+from ._core import TimerCore as TimerCore
+
+__all__ = [
+    "COMPILED",
+    "Dispatcher",
+    "FutureCore",
+    "Mailbox",
+    "Submitter",
+    "TaskCore",
+    "TickerCore",
+    "TimerCore",
+]
