@@ -17,6 +17,7 @@
 #             the suite on every interpreter there is, compiled and pure, with a table at
 #             the end; NEOTASKER_PYTHONS=/path/to/python:... adds interpreters, and with
 #             NEOTASKER_ALL=1 one that is missing is a failure
+# make lint   ruff, mypy, and stubtest, which needs the compiled core
 # make clean  removes all that was made
 # make test-freethreaded FREETHREADED=python3.13t
 # make soak-freethreaded FREETHREADED=python3.13t SECONDS=600
@@ -79,10 +80,12 @@ test-freethreaded soak-freethreaded:
 	PIP_ONLY_BINARY=hypothesis $(MAKE) $(@:-freethreaded=) VENV=.venv-freethreaded \
 	    PYTHON=$(FREETHREADED) TEST_GROUPS=test
 
-lint: $(LINTABLE)
+lint: $(INSTALLED) $(LINTABLE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
+	$(BIN)/mypy --strict tests/typed_program.py
+	$(BIN)/python -m mypy.stubtest neotasker
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(WORKFLOWS)
 	$(BIN)/check-jsonschema --builtin-schema custom.github-workflows-require-timeout $(WORKFLOWS)
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml

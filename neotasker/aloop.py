@@ -20,7 +20,7 @@ from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextvars import Context, copy_context
 from functools import partial
 from types import CoroutineType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._accel import FutureCore, Mailbox
 from .errors import AloopError
@@ -63,6 +63,11 @@ class CoroutineFuture(FutureCore, Progress, Future[T]):
     """
 
     __slots__ = ("_gate", "_task")
+
+    if TYPE_CHECKING:
+
+        def result(self, timeout: float | None = None) -> T:
+            """See ``concurrent.futures.Future.result``, which this is."""
 
     tt = TT_COROUTINE
 

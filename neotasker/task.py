@@ -6,7 +6,7 @@ import enum
 import uuid
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ._accel import TaskCore
 from .priority import LANES, Priority
@@ -57,6 +57,11 @@ class Task(TaskCore, Progress, Future[T]):
     """
 
     __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def result(self, timeout: float | None = None) -> T:
+            """See ``concurrent.futures.Future.result``, which this is."""
 
     tt: TaskType = TT_THREAD
     """Where the task runs: in a thread, or in a process (``TT_MP``)."""
