@@ -129,7 +129,8 @@ def suite(session: nox.Session, version: str, core: str) -> None:
     session.run(*pip, ".", "--group", "test", *extras, external=True, env=env)
 
     # Its own script, not -m: that would put the tree before what was installed.
-    command = [str(scripts / "pytest"), "tests", *(session.posargs or ["-m", "not slow"])]
+    arguments = session.posargs or ["tests", "-m", "not slow"]
+    command = [str(scripts / "pytest"), *arguments]
     session.log(" ".join(command))
     try:
         with subprocess.Popen(
