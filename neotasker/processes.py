@@ -14,6 +14,8 @@ from .task import Task
 
 __all__ = ["ProcessPool"]
 
+_BORN_IN = os.getpid()
+
 
 class ProcessPool(ExecutorPool):
     """Lanes and reserves before a number of processes.
@@ -71,14 +73,16 @@ class ProcessPool(ExecutorPool):
 
     def _make_executor(self) -> ProcessPoolExecutor:
         recipe = dict(self._recipe)
-        forks = False
-        if recipe["mp_context"] is None:
-            forks = multiprocessing.get_context().get_start_method() == "fork"
-            if forks and (recipe["max_tasks_per_child"] is not None or not _is_alone()):
-                recipe["mp_context"] = multiprocessing.get_context("forkserver")
-                forks = False
+        if recipe["mp_context"] is not None:
+            return ProcessPoolExecutor(**recipe)
+        method = multiprocessing.get_context().get_start_method()
+        if method == "fork" and (recipe["max_tasks_per_child"] is not None or not _is_alone()):
+            method = "forkserver"
+        if method == "forkserver" and os.getpid() != _BORN_IN:
+            method = "spawn"  # the server of the parent does not serve a forked child
+        recipe["mp_context"] = multiprocessing.get_context(method)
         executor = ProcessPoolExecutor(**recipe)
-        if forks:  # all processes start with the first task; later there will be threads
+        if method == "fork":  # all start with the first task; later there will be threads
             executor.submit(os.getpid).result()
         return executor
 
