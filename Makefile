@@ -98,6 +98,13 @@ lint: $(INSTALLED) $(LINTABLE)
 lint-core: $(LINTABLE)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cython-lint neotasker
 
+# The report takes both cores together. The compiled one has no lines; the pure one has.
+coverage: $(COVERABLE)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -m "not slow" $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
 docs: $(DOCUMENTABLE)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs docs/_build/html
 	$(BIN)/python docs/check_links.py docs/_build/html
@@ -126,6 +133,10 @@ $(TESTABLE): $(INSTALLED)
 
 $(LINTABLE): $(MADE) pyproject.toml
 	$(PIP) install --group lint
+	@touch $@
+
+$(COVERABLE): $(INSTALLED)
+	$(PIP) install --group coverage
 	@touch $@
 
 $(DOCUMENTABLE): $(MADE) pyproject.toml
