@@ -80,7 +80,7 @@ test-freethreaded soak-freethreaded:
 	PIP_ONLY_BINARY=hypothesis $(MAKE) $(@:-freethreaded=) VENV=.venv-freethreaded \
 	    PYTHON=$(FREETHREADED) TEST_GROUPS=test
 
-lint: $(INSTALLED) $(LINTABLE)
+lint: $(TESTABLE) $(LINTABLE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
