@@ -78,15 +78,6 @@ def delay() -> list[futures.Future[int]]:
     return [supervisor.put_task(pow, (2, 3), delay=0.0001)]
 
 
-def put() -> None:
-    for n in range(5):
-        queue.put_threadsafe(n)
-
-
-def trigger() -> None:
-    event.trigger_threadsafe()
-
-
 def expect(holds: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not holds():
@@ -121,8 +112,6 @@ def main() -> None:
         set_timers,
         fire_timers,
         delay,
-        put,
-        trigger,
     ):
         failures = well = 0
         for number in range(MOST):
