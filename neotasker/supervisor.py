@@ -8,6 +8,8 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from functools import cached_property, partial
+from inspect import CO_COROUTINE
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from .aloop import ALoop, LoopFactory
@@ -207,26 +209,34 @@ class TaskSupervisor(OlderNames):
             raise TypeError(f"the callback must be callable, not {callback!r}")
         sends_id = _takes_task_id(target) if _send_task_id is None else _send_task_id
         usual = not delay and delay is not False and tt is TT_THREAD
-        if usual and not (task_id or worker or sends_id):
-            task: Task[T] = self.lane(priority).submit(target, *args, **(kwargs or {}))
+        if usual and not (task_id or worker or sends_id) and self._pool.queue_size is None:
+            if type(target) is not FunctionType or target.__code__.co_flags & CO_COROUTINE:
+                check_target(target)
+            lane = lane_of(priority)
+            task: Task[T] = self._dispatcher.make(target, tuple(args), dict(kwargs or ()), lane)
             if callback is not None:
                 task.__dict__["callback"] = callback
                 task.add_done_callback(callback)
-            self._tasks.add(task)
+            self._tasks.add(task)  # before it begins: it may ask for itself
+            try:
+                self._dispatcher.enqueue(task)
+            except BaseException:
+                self._tasks.drop(task)
+                raise
             return task
         kind = _kind_of_call(tt)
         given = dict(kwargs or {})
         if sends_id:
             task_id = given["_task_id"] = task_id or str(uuid.uuid4())
         pool = self._pool if kind == TT_THREAD else self._require_processes()
-        lane = pool.lane(priority)
+        view = pool.lane(priority)
         check_target(target)
         dispatcher = pool._crew.dispatcher
         seconds = 0.0 if delay is None else check_delay(delay)
         if seconds:
             self.require_started("a task")
         if not seconds and pool.queue_size is not None:
-            task = lane.submit(target, *args, **given)
+            task = view.submit(target, *args, **given)
         else:
             task = dispatcher.make(target, tuple(args), given, lane_of(priority))
         traits = _traits(task_id, kind, seconds, callback, worker)

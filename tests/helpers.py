@@ -142,7 +142,9 @@ def run_python(
     paths = [os.environ.get("PYTHONPATH", "")]
     if package is not None and package.__file__:
         paths.insert(0, str(Path(package.__file__).parent.parent))
-    guard = f"import faulthandler; faulthandler.dump_traceback_later({timeout}, exit=True)\n"
+    # Whoever runs the tests in the background may have had Ctrl+C ignored.
+    guard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    guard += f"import faulthandler; faulthandler.dump_traceback_later({timeout}, exit=True)\n"
     done = subprocess.run(
         [sys.executable, "-P", "-X", "faulthandler", "-c", guard + dedent(code), *args],
         input=stdin,

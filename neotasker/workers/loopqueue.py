@@ -218,8 +218,9 @@ class LoopQueueLife(TurnLife):
                 self.enter()
         for late in list(self._late_puts):
             late.cancel()
-        await self._put_mark()
         while True:
+            if not self.putting:
+                await self._put_mark()
             with self.lock:
                 if self._is_over():
                     return
