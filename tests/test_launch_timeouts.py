@@ -148,10 +148,10 @@ def test_a_function_may_stop_the_supervisor(full):
     full.timeout_warning_func = lambda task: full.stop(cancel_tasks=True)
     full.timeout_warning = 0.01
     task = full.spawn(int)
-    wait_until(lambda: not full.active)
+    wait_until(task.cancelled)
     full.flood.release()
     assert full.block(10)
-    assert task.cancelled()
+    assert not full.active
 
 
 def test_a_function_may_make_the_pool_larger(full):
