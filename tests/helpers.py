@@ -13,7 +13,21 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any, NamedTuple, Self
 
-__all__ = ["Blocker", "Ran", "run_python", "switch_interval", "wait_until"]
+import pytest
+
+__all__ = [
+    "Blocker",
+    "Ran",
+    "needs_late_threads",
+    "run_python",
+    "switch_interval",
+    "wait_until",
+]
+
+needs_late_threads = pytest.mark.skipif(
+    (3, 12) <= sys.version_info[:3] < (3, 12, 2),
+    reason="CPython 3.12.0 and 3.12.1 start no thread once the main thread has ended",
+)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import time
 from concurrent import futures
 
 import pytest
-from helpers import Blocker, run_python, switch_interval, wait_until
+from helpers import Blocker, needs_late_threads, run_python, switch_interval, wait_until
 
 
 @pytest.fixture
@@ -512,6 +512,7 @@ def test_a_process_ends_though_its_pool_was_not_shut_down(nt):
     assert sorted(result.out.split()) == ["0", "1", "2", "3"]
 
 
+@needs_late_threads
 def test_threads_that_live_on_may_submit_after_the_main_thread_has_ended(nt):
     code = """
         import neotasker, threading

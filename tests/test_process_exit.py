@@ -11,7 +11,7 @@ import time
 from textwrap import dedent
 
 import pytest
-from helpers import run_python
+from helpers import needs_late_threads, run_python
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 
@@ -76,6 +76,7 @@ def test_delayed_tasks_and_timers_do_not_keep_the_process(nt):
     assert seconds < 15
 
 
+@needs_late_threads
 def test_an_aloop_keeps_the_process_until_stop(nt):
     ran, _ = run(
         """
@@ -193,6 +194,7 @@ def test_a_worker_keeps_the_process_until_it_has_ended(nt):
         assert ran == (0, "3\n2\n1\natexit\n", "")
 
 
+@needs_late_threads
 def test_threads_may_submit_after_the_main_thread_has_ended(nt):
     """The standard pool says "cannot schedule new futures after interpreter shutdown"."""
     ran, _ = run(
@@ -379,6 +381,7 @@ def test_ctrl_c_after_the_main_thread_has_ended_stops_the_supervisor(nt):
 
 
 @posix
+@needs_late_threads
 def test_a_blocked_thread_needs_no_more_than_two_ctrl_c(nt):
     """The standard pool needs three."""
     blocked = """
