@@ -1,14 +1,13 @@
 # make run    the example: this machine, watched for ten seconds
 # make test   the suite, on both cores              (ARGS="tests/test_x.py -x" goes to pytest)
 # make test-slow
-#             the tests that build the package, or run every benchmark at toy size
+#             the tests that build the package, run every benchmark at toy size, every piece of
+#             code in the documentation, and the programs of others
 # make test-uvloop
 #             the tests that have to do with loops, on aloops that run uvloop
 # make soak SECONDS=600
 #             everything at once for so long, with an account of it, on both cores
-# make lint   ruff, mypy, and the checks of what runs at GitHub
-# make lint-core
-#             cython-lint
+# make lint   ruff, cython-lint, mypy, stubtest, and the checks of what runs at GitHub
 # make coverage
 #             the suite once more, with an account of the lines and branches that it runs
 # make docs   the documentation, into docs/_build/html; a warning or a broken link fails
@@ -17,7 +16,6 @@
 #             the suite on every interpreter there is, compiled and pure, with a table at
 #             the end; NEOTASKER_PYTHONS=/path/to/python:... adds interpreters, and with
 #             NEOTASKER_ALL=1 one that is missing is a failure
-# make lint   ruff, mypy, and stubtest, which needs the compiled core
 # make clean  removes all that was made
 # make test-freethreaded FREETHREADED=python3.13t
 # make soak-freethreaded FREETHREADED=python3.13t SECONDS=600
@@ -54,7 +52,7 @@ MATRIX := $(VENV)/.matrix
 WORKFLOWS := $(wildcard .github/workflows/*.yml)
 
 .PHONY: run test test-slow test-uvloop test-freethreaded test-all soak soak-freethreaded \
-    lint lint-core coverage docs dist clean
+    lint coverage docs dist clean
 
 run: $(INSTALLED)
 	$(BIN)/python -m neotasker run examples/host_monitor.py --for 10
@@ -83,6 +81,7 @@ test-freethreaded soak-freethreaded:
 lint: $(TESTABLE) $(LINTABLE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cython-lint neotasker # calls pycodestyle by name
 	$(BIN)/mypy --strict
 	$(BIN)/mypy --strict tests/typed_program.py
 	$(BIN)/python -m mypy.stubtest neotasker
@@ -93,10 +92,6 @@ lint: $(TESTABLE) $(LINTABLE)
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms \
 	    $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 	$(BIN)/zizmor --offline --quiet .github
-
-# It calls pycodestyle by name.
-lint-core: $(LINTABLE)
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cython-lint neotasker
 
 # The report takes both cores together. The compiled one has no lines; the pure one has.
 coverage: $(COVERABLE)

@@ -24,9 +24,9 @@ without the GIL.
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear, PyErr_SetInterrupt
-from cpython.object cimport PyObject, PyObject_Call
+from cpython.object cimport PyObject
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
-from cpython.ref cimport Py_CLEAR, Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.string cimport memmove, memset
 
 import functools
@@ -253,7 +253,9 @@ cdef bint park(Parker *parker, long long timeout) except -1:
     cdef long long deadline = 0
     cdef PyLockStatus status
     if timeout > 0:
-        deadline = nt_now() + (timeout * 1000 if timeout < 9000000000000000 else 9000000000000000000 - nt_now())
+        deadline = 9000000000000000000
+        if timeout < 9000000000000000:
+            deadline = nt_now() + timeout * 1000
     while True:
         with nogil:
             status = PyThread_acquire_lock_timed(parker.lock, timeout, 1)
@@ -587,7 +589,9 @@ cdef inline void track(FutureCore self) noexcept:
         PyObject_GC_Track(<PyObject *>self)
 
 
-cdef inline bint enter(FutureCore self, unsigned char phase, bint failed, object value) noexcept:
+cdef inline bint enter(
+    FutureCore self, unsigned char phase, bint failed, object value
+) noexcept:
     """Take a final phase; return False if it is too late. The mutex is held."""
     if self.phase >= CANCELLED or (phase == CANCELLED and self.phase == RUNNING):
         return False
@@ -634,7 +638,9 @@ cdef bint settle(
     return True
 
 
-cdef bint settle_standard(FutureCore self, unsigned char phase, bint failed, object value) except -1:
+cdef bint settle_standard(
+    FutureCore self, unsigned char phase, bint failed, object value
+) except -1:
     """Take a final phase where the standard's functions look on, under the condition.
 
     What fails meanwhile, as a thread may be out of memory or interrupted at any moment,
@@ -1012,7 +1018,6 @@ cdef int enqueue(Dispatcher self, TaskCore task, bint forced) except -1:
     """Put a task into its lane and see that it is started, or refuse it."""
     cdef object granted = None
     cdef object refusal
-    cdef Parker *parker
     cdef Place *wake = NULL
     cdef LaneState *lane = &self.lanes[task.lane_]
     cdef bint start = False, launch = False
@@ -1890,7 +1895,6 @@ cdef int serve(Dispatcher self, Place *place) except -1:
     cdef Parker *drainers = NULL
     cdef Parker *room = NULL
     cdef Place *wake = NULL
-    cdef PyObject *fn = NULL
     cdef bint woken = False, surplus, leaving, launch, stay, more
     cdef long long now
     cdef long long since = nt_now()
@@ -2114,8 +2118,8 @@ cdef class TimerCore:
             heap_remove(ticker, self)
             if ticker.size < ticker.room >> 3:
                 shrink(ticker)
-            callback = self.callback
-            args = self.args
+            callback = self.callback  # no-cython-lint: let go after the unlock
+            args = self.args  # no-cython-lint: likewise
             self.callback = None
             self.args = None
         nt_unlock(&ticker.mutex)
@@ -2498,7 +2502,8 @@ cdef unsigned int choose_slack(TickerCore self, object own, Periodic *periodic) 
         slack = slack_of(own)
         if periodic is not NULL and slack and slack >= periodic.interval // 1000:
             raise ValueError(
-                f"slack must be less than the interval, {periodic.interval / 1e9} s, not {own!r}"
+                f"slack must be less than the interval, {periodic.interval / 1e9} s, "
+                f"not {own!r}"
             )
     # A clock that is turned by hand has no wake-ups to share.
     return slack if self.clock is None else 0
@@ -2542,7 +2547,8 @@ cdef bint set_places_room(TickerCore self, Py_ssize_t room) noexcept:
 
 
 cdef TimerCore add_timer(
-    TickerCore self, long long when, Periodic *periodic, object callback, tuple args, object slack
+    TickerCore self, long long when, Periodic *periodic, object callback, tuple args,
+    object slack
 ):
     cdef TimerCore timer
     cdef bint rouse

@@ -13,6 +13,8 @@ import pytest
 from cores import TREE
 from helpers import run_python
 
+pytestmark = pytest.mark.slow
+
 PAGES = [
     "README.md",
     *sorted(p.relative_to(TREE).as_posix() for p in TREE.glob("docs/**/*.md")),
