@@ -571,7 +571,7 @@ def test_a_loop_stopped_while_it_winds_up_is_wound_up_all_the_same(nt):
 
 
 def test_stop_races_with_spawn_and_no_future_is_left(nt):
-    for _ in range(20):
+    for _ in range(8):
         aloop = nt.ALoop("one", "test")
         aloop.start()
         handed = []
