@@ -248,6 +248,9 @@ class Registry:
     ) -> dict[str, Any]:
         """Stop every scheduler: all are told before any is waited for.
 
+        Where runs are waited for, queue workers come last: what runs elsewhere until then
+        may hand them its last items.
+
         Parameters:
             wait: return only when the runs of the workers have ended.
             drain: queue workers finish what they hold.
@@ -260,15 +263,21 @@ class Registry:
         with self._lock:
             entries = list(self._entries.values())
         workers = [entry for entry in entries if entry.is_worker]
+        waves = [entries]
         if wait:
-            for entry in workers:
+            takers = [entry for entry in workers if hasattr(entry.scheduler, "put_threadsafe")]
+            waves = [[entry for entry in entries if entry not in takers], takers]
+        for wave in waves:
+            if wait:
+                for entry in wave:
+                    if entry.is_worker:
+                        with self._logging(entry):
+                            entry.scheduler._ask_stop(drain)
+            for entry in wave:
+                if not entry.is_worker:
+                    self._remove(entry)  # it has no second stop to be called
                 with self._logging(entry):
-                    entry.scheduler._ask_stop(drain)
-        for entry in entries:
-            if not entry.is_worker:
-                self._remove(entry)  # it has no second stop to be called
-            with self._logging(entry):
-                self._stop(entry, wait, drain, deadline)
+                    self._stop(entry, wait, drain, deadline)
         if wait and drain and deadline is not None:
             for entry in workers:
                 entry.scheduler._hurry()

@@ -457,6 +457,34 @@ def test_neotasker_0_0_41_a_stopped_queue_worker_gives_back_what_it_holds(
     assert worker.unprocessed == list(range(1, 20))
 
 
+def test_neotasker_0_0_41_a_stop_takes_the_last_items_of_those_that_run(nt, supervisor):
+    stored = []
+    running, go_on = threading.Event(), threading.Event()
+    store = nt.BackgroundQueueWorker(
+        "store", lambda item: stored.append(item), supervisor=supervisor
+    )
+    store.start()
+
+    def sample(**_):
+        running.set()
+        go_on.wait(10)
+        store.put_threadsafe("last")
+
+    worker = nt.BackgroundIntervalWorker("w", sample, interval=60, supervisor=supervisor)
+    worker.start()
+    assert running.wait(10)
+    reports = []
+    stopper = threading.Thread(target=lambda: reports.append(supervisor.stop(drain=True)))
+    stopper.start()
+    wait_until(lambda: not supervisor.active)
+    time.sleep(0.05)  # the stop has come to the worker that runs
+    go_on.set()
+    stopper.join(10)
+    assert stored == ["last"]
+    assert reports[0].clean
+    assert worker.errors == 0
+
+
 def test_neotasker_0_0_41_a_continuous_worker_that_raises_lives_on(nt, supervisor):
     runs = []
 
