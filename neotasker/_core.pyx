@@ -2697,13 +2697,20 @@ cdef class Mailbox:
 
         If the loop cannot be woken the item is taken back, and the exception raised.
         """
-        cdef bint first = False, closed
-        nt_lock(&self.mutex)
-        try:
+        cdef bint first = False, closed, lacks = True
+        cdef list fresh = None
+        while lacks:
+            nt_lock(&self.mutex)
             closed = self.closed
+            lacks = not closed and self.items is None and fresh is None
+            if not lacks:
+                break
+            nt_unlock(&self.mutex)
+            fresh = []  # not under the mutex: to make one may run the collector
+        try:
             if not closed:
                 if self.items is None:
-                    self.items = []
+                    self.items = fresh
                 self.items.append(item)  # there may be no memory for it
                 first = not self.posted
                 self.posted = True

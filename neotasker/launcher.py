@@ -13,6 +13,7 @@ from concurrent.futures import (
     ThreadPoolExecutor,
 )
 from functools import partial
+from types import MethodType
 from typing import Any
 
 from ._accel import Dispatcher
@@ -86,7 +87,8 @@ class Launcher:
 
     def fail(self, task: Task[Any], error: BaseException) -> None:
         """End a task that has failed, or could not be handed over."""
-        owner = getattr(task._get_call()[0], "__self__", None)
+        fn = task._get_call()[0]
+        owner = fn.__self__ if type(fn) is MethodType else None  # it asks no code of the user's
         task._end(True, error)
         self._dispatcher.release(task)
         if isinstance(owner, OwnRun):

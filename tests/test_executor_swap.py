@@ -322,3 +322,19 @@ def test_workers_and_jobs_outlive_an_executor_that_does_not_run_them(
 
 def mark_plainly(path, **_):
     times_called(path)
+
+
+def test_a_target_that_cannot_be_looked_at_does_not_stop_the_way_to_an_executor(
+    supervisor, threads
+):
+    class Prickly:
+        def __getattr__(self, name):
+            raise RuntimeError("hands off") if name == "__self__" else AttributeError(name)
+
+        def __call__(self):
+            raise ValueError("from within")
+
+    supervisor.thread_pool = threads
+    task = supervisor.spawn(Prickly())
+    assert isinstance(task.exception(10), ValueError)
+    assert supervisor.spawn(pow, 2, 3).result(10) == 8
