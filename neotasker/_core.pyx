@@ -25,9 +25,9 @@ without the GIL.
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear, PyErr_SetInterrupt
 from cpython.object cimport PyObject
-from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
-from libc.string cimport memmove, memset
+from libc.string cimport memset
 
 import functools
 import logging
@@ -49,6 +49,9 @@ cdef extern from "_platform.h":
     unsigned int nt_load32(unsigned int *p) nogil
     void nt_store32(unsigned int *p, unsigned int v) nogil
     void nt_prefetch(const void *address) nogil
+    void nt_prefetch_write(const void *address) nogil
+    void *nt_array(
+        size_t size, size_t offset, const void *old, size_t used, void **block) nogil
     void *nt_get_place() nogil
     void nt_set_place(void *place) nogil
     PyObject *nt_take_exception()
@@ -2028,10 +2031,9 @@ cdef tuple _MISSED = ("skip", "delay", "burst")
 cdef enum:
     MOST_SLACK = 3600  # seconds: it is kept in 32 bits of microseconds
 
-cdef struct Entry:
+cdef struct Entry:  # four of them fill a line of the cache
     long long limit  # when the timer is to fire at the latest
-    unsigned long long serial
-    PyObject *timer  # owned
+    unsigned int serial
     unsigned int slot
 
 cdef enum:
@@ -2047,12 +2049,11 @@ cdef long long FAR = 0x3fffffffffffffff
 
 cdef struct Periodic:
     long long interval
+    int policy
     long long runs
     long long missed
-    int policy
 
 
-@cython.final
 @cython.no_gc
 cdef class TimerCore:
     """One timer of a ticker: fires once, or every *interval* seconds until cancelled."""
@@ -2063,16 +2064,13 @@ cdef class TimerCore:
     cdef object callback
     cdef tuple args
     cdef TickerCore ticker
-    cdef Periodic *periodic  # NULL: fires once
+    cdef Periodic *periodic  # of a `PeriodicTimer`; NULL: fires once
     cdef long long when_
     cdef unsigned int slack_  # microseconds
     cdef unsigned int slot  # where the ticker notes the place in the heap; or FIRED, NO_SLOT
 
     def __init__(self):
         raise TypeError("timers are made by Ticker.call_at, call_later and call_every")
-
-    def __dealloc__(self):
-        PyMem_RawFree(self.periodic)
 
     @property
     def when(self):
@@ -2128,8 +2126,18 @@ cdef class TimerCore:
         return found
 
 
+@cython.final
+@cython.no_gc
+cdef class PeriodicTimer(TimerCore):
+    """One that fires again and again; what that takes is beside the rest."""
+
+    cdef Periodic own
+
+
 cdef inline bint earlier(Entry *a, Entry *b) noexcept nogil:
-    return a.limit < b.limit or (a.limit == b.limit and a.serial < b.serial)
+    # Of two that are due together the one that was set first, unless two billion others
+    # were set in between. Without a branch, as nobody could predict it.
+    return (a.limit < b.limit) | ((a.limit == b.limit) & (<int>(a.serial - b.serial) < 0))
 
 
 cdef inline long long limit_of(TimerCore timer) noexcept nogil:
@@ -2159,45 +2167,74 @@ cdef void sift_up(TickerCore self, Py_ssize_t i) noexcept:
 
 cdef enum:
     MANY_TIMERS = 8192  # so many are farther away from the processor than it pays to wait
+    MOST_LEVELS = 17  # of four to the power of sixteen timers
 
 cdef inline void fetch_entries(Entry *first) noexcept nogil:
-    """Fetch the sixteen grandchildren of an entry."""
+    """Fetch the 64 entries that are three levels below one."""
     cdef Py_ssize_t i
-    for i in range(0, 16 * <Py_ssize_t>sizeof(Entry), 64):
+    for i in range(0, 64 * <Py_ssize_t>sizeof(Entry), 64):
         nt_prefetch(<char *>first + i)
 
 
-cdef inline void fetch_timers(TickerCore self) noexcept nogil:
-    """Fetch the timers that fire next, while a callback runs. The mutex is held."""
-    cdef Py_ssize_t i
-    if self.size > MANY_TIMERS:
-        nt_prefetch((<TimerCore>self.heap[0].timer).periodic)
-        for i in range(1, 5):
-            nt_prefetch(self.heap[i].timer)
+cdef inline void fetch_timer(TickerCore self, unsigned int slot, int level) noexcept nogil:
+    """Fetch what will be needed of a timer that has come up to a level of the heap.
+
+    With each timer that leaves the top one comes up to every level; so from the third on
+    there is time to fetch, one after the other, where it is, itself, and its callback.
+    """
+    cdef char *timer
+    if level == 3:
+        nt_prefetch(&self.timers[slot])
+    elif level == 2:
+        timer = <char *>self.timers[slot]
+        nt_prefetch(timer)
+        nt_prefetch(timer + 64)
+        nt_prefetch(timer + 96)
+    elif level == 1:
+        nt_prefetch(<void *>(<TimerCore>self.timers[slot]).callback)
+
+
+cdef inline Py_ssize_t earliest_of_four(Entry *heap, Py_ssize_t first) noexcept nogil:
+    cdef Py_ssize_t one = first + earlier(&heap[first + 1], &heap[first])
+    cdef Py_ssize_t other = first + 2 + earlier(&heap[first + 3], &heap[first + 2])
+    return one + (other - one) * earlier(&heap[other], &heap[one])
 
 
 cdef void sift_down(TickerCore self, Py_ssize_t i) noexcept:
+    # First the way down is found, then the entries are moved along it: so the processor
+    # fetches places that are far away all at once, and while it looks for the way.
     cdef Entry *heap = self.heap
     cdef Py_ssize_t size = self.size
     cdef bint far = size > MANY_TIMERS
     cdef Entry entry = heap[i]
-    cdef Py_ssize_t child, best, last
+    cdef Py_ssize_t way[MOST_LEVELS]
+    cdef Py_ssize_t child, below, best = i
+    cdef int levels = 0, level
     while True:
-        child = (i << 2) + 1
-        if child >= size:
+        child = (best << 2) + 1
+        if child + 4 <= size:
+            below = (child << 4) + 5
+            if below >= MANY_TIMERS and below + 64 <= size:
+                fetch_entries(&heap[below])
+            best = earliest_of_four(heap, child)
+        elif child < size:  # less than four are left
+            best = child
+            for child in range(child + 1, size):
+                if earlier(&heap[child], &heap[best]):
+                    best = child
+        else:
             break
-        if far and (child << 2) + 17 <= size:
-            fetch_entries(&heap[(child << 2) + 1])
-        best = child
-        last = min(child + 4, size)
-        child += 1
-        while child < last:
-            if earlier(&heap[child], &heap[best]):
-                best = child
-            child += 1
         if not earlier(&heap[best], &entry):
             break
+        if far:
+            nt_prefetch_write(&self.places[heap[best].slot])
+        way[levels] = best
+        levels += 1
+    for level in range(levels):
+        best = way[level]
         place_at(self, i, heap[best])
+        if far and level < 4:
+            fetch_timer(self, heap[i].slot, level)
         i = best
     place_at(self, i, entry)
 
@@ -2214,8 +2251,8 @@ cdef void heap_push(TickerCore self, TimerCore timer) noexcept:
     self.serial += 1
     self.heap[i].limit = limit_of(timer)
     self.heap[i].serial = self.serial
-    self.heap[i].timer = <PyObject *>timer
     self.heap[i].slot = slot
+    self.timers[slot] = <PyObject *>timer
     self.size += 1
     Py_INCREF(timer)
     nt_store32(&timer.slot, slot)
@@ -2255,15 +2292,20 @@ cdef class TickerCore:
     """The clockwork: a heap of timers, and the loop that fires those that are due."""
 
     cdef nt_mutex mutex  # protects what follows, and the timers
-    cdef Entry *heap  # within the block
-    cdef char *block
+    cdef Entry *heap
     cdef Py_ssize_t size
     cdef Py_ssize_t room
-    cdef unsigned int *places  # slot of a timer -> where in the heap; or the next free slot
-    cdef Py_ssize_t places_room
+    # By the slot of a timer: where it is in the heap, or the next free slot; and itself, owned.
+    cdef unsigned int *places
+    cdef PyObject **timers
+    cdef Py_ssize_t slots_room
     cdef unsigned int slots  # how many were ever needed since they were last counted anew
     cdef unsigned int free_slot
-    cdef unsigned long long serial
+    cdef unsigned int serial  # of the timer that was set last; begins again from 0
+    # The blocks that the three are in.
+    cdef void *heap_block
+    cdef void *places_block
+    cdef void *timers_block
     cdef long long asleep_until  # AWAKE, or when the thread means to wake
     cdef Parker *parker
     cdef bint stopping
@@ -2292,9 +2334,10 @@ cdef class TickerCore:
     def __dealloc__(self):
         cdef Py_ssize_t i
         for i in range(self.size):
-            Py_DECREF(<object>self.heap[i].timer)
-        PyMem_RawFree(self.block)
-        PyMem_RawFree(self.places)
+            Py_DECREF(<object>self.timers[self.heap[i].slot])
+        PyMem_RawFree(self.heap_block)
+        PyMem_RawFree(self.places_block)
+        PyMem_RawFree(self.timers_block)
         if self.parker is not NULL:
             parker_put(self.parker)
 
@@ -2432,7 +2475,7 @@ cdef class TickerCore:
             if not self.size:
                 nt_unlock(&self.mutex)
                 return cleared
-            timer = <TimerCore>self.heap[self.size - 1].timer
+            timer = <TimerCore>self.timers[self.heap[self.size - 1].slot]
             heap_remove(self, timer)
             callback = timer.callback
             args = timer.args
@@ -2516,33 +2559,51 @@ cdef bint make_room(TickerCore self) noexcept:
             return False
         if not set_room(self, self.room * 2 if self.room else 16):
             return False
-    return self.places_room >= self.room or set_places_room(self, self.room)
+    return self.slots_room >= self.room or set_slots_room(self, self.room)
 
 
 cdef bint set_room(TickerCore self, Py_ssize_t room) noexcept:
     """Let the heap have room for so many; return False if there is none."""
-    cdef Py_ssize_t before = <char *>self.heap - self.block
-    cdef char *block = <char *>PyMem_RawRealloc(self.block, room * sizeof(Entry) + 64)
-    cdef char *heap
-    if block is NULL:
+    # The second entry begins a line of the cache, so that children share one.
+    cdef void *block
+    cdef void *heap
+    heap = nt_array(
+        room * sizeof(Entry), sizeof(Entry), self.heap, self.size * sizeof(Entry), &block
+    )
+    if heap is NULL:
         return False
-    # So that the first of four children begins a line of the cache, and they fill two.
-    heap = <char *>((<size_t>block + sizeof(Entry) + 63) & ~<size_t>63) - sizeof(Entry)
-    if heap - block != before:
-        memmove(heap, block + before, self.size * sizeof(Entry))
-    self.block = block
+    PyMem_RawFree(self.heap_block)
+    self.heap_block = block
     self.heap = <Entry *>heap
     self.room = room
     return True
 
 
-cdef bint set_places_room(TickerCore self, Py_ssize_t room) noexcept:
-    """Let there be room for so many places; return False if there is none."""
-    cdef void *places = PyMem_RawRealloc(self.places, room * sizeof(unsigned int))
+cdef bint set_slots_room(TickerCore self, Py_ssize_t room) noexcept:
+    """Let there be so many slots; return False if there is no room."""
+    cdef void *places_block
+    cdef void *timers_block
+    cdef void *places
+    cdef void *timers
+    cdef size_t used = self.slots
+    places = nt_array(
+        room * sizeof(unsigned int), 0, self.places, used * sizeof(unsigned int), &places_block
+    )
     if places is NULL:
         return False
+    timers = nt_array(
+        room * sizeof(PyObject *), 0, self.timers, used * sizeof(PyObject *), &timers_block
+    )
+    if timers is NULL:
+        PyMem_RawFree(places_block)
+        return False
+    PyMem_RawFree(self.places_block)
+    PyMem_RawFree(self.timers_block)
+    self.places_block = places_block
+    self.timers_block = timers_block
     self.places = <unsigned int *>places
-    self.places_room = room
+    self.timers = <PyObject **>timers
+    self.slots_room = room
     return True
 
 
@@ -2554,7 +2615,12 @@ cdef TimerCore add_timer(
     cdef bint rouse
     if not PyCallable_Check(callback):
         raise TypeError(f"the callback of a timer must be callable, not {callback!r}")
-    timer = TimerCore.__new__(TimerCore)
+    if periodic is NULL:
+        timer = TimerCore.__new__(TimerCore)
+    else:
+        timer = PeriodicTimer.__new__(PeriodicTimer)
+        (<PeriodicTimer>timer).own = periodic[0]
+        timer.periodic = &(<PeriodicTimer>timer).own
     timer.callback = callback
     timer.args = args
     timer.ticker = self
@@ -2562,11 +2628,6 @@ cdef TimerCore add_timer(
     timer.slot = NO_SLOT
     if slack is not None or self.slack_:
         timer.slack_ = choose_slack(self, slack, periodic)
-    if periodic is not NULL:
-        timer.periodic = <Periodic *>PyMem_RawMalloc(sizeof(Periodic))
-        if timer.periodic is NULL:
-            raise MemoryError()
-        timer.periodic[0] = periodic[0]
     nt_lock(&self.mutex)
     if not make_room(self):
         nt_unlock(&self.mutex)
@@ -2585,7 +2646,8 @@ cdef void rearm(TickerCore self, TimerCore timer, long long now) noexcept:
     """Set a periodic timer, which is first in the heap, to its next time. Mutex held."""
     cdef Periodic *periodic = timer.periodic
     cdef long long interval = periodic.interval
-    cdef long long late = (now - timer.when_) // interval if now > timer.when_ else 0
+    cdef long long late = now - timer.when_
+    late = 0 if late < interval else late // interval
     if periodic.policy == BURST:
         timer.when_ += interval
     else:
@@ -2606,19 +2668,26 @@ cdef void shrink(TickerCore self) noexcept:
     if room >= 1024 and self.size < room >> 1:
         set_room(self, room)
     # To count slots anew takes a look at every timer: there must be few.
-    if self.places_room > self.room and self.size < self.places_room >> 6:
+    if self.slots_room > self.room and self.size < self.slots_room >> 6:
         count_slots_anew(self)
-        set_places_room(self, self.room)
 
 
 cdef void count_slots_anew(TickerCore self) noexcept:
-    """Give the timers the first slots. The mutex is held."""
+    """Give the timers the first slots, if there is memory to do so. The mutex is held."""
+    cdef PyObject **timers = <PyObject **>PyMem_RawMalloc((self.size + 1) * sizeof(PyObject *))
     cdef unsigned int i
+    if timers is NULL:
+        return
     for i in range(<unsigned int>self.size):
+        timers[i] = self.timers[self.heap[i].slot]
+    for i in range(<unsigned int>self.size):
+        self.timers[i] = timers[i]
         self.heap[i].slot = self.places[i] = i
-        nt_store32(&(<TimerCore>self.heap[i].timer).slot, i)
+        nt_store32(&(<TimerCore>timers[i]).slot, i)
+    PyMem_RawFree(timers)
     self.slots = <unsigned int>self.size
     self.free_slot = NO_SLOT
+    set_slots_room(self, self.room)
 
 
 cdef Py_ssize_t tick(TickerCore self, long long *since) except -1:
@@ -2634,7 +2703,7 @@ cdef Py_ssize_t tick(TickerCore self, long long *since) except -1:
         if not fired & 31:
             let_others_run(since, nt_now())
         nt_lock(&self.mutex)
-        timer = <TimerCore>self.heap[0].timer if self.size else None
+        timer = <TimerCore>self.timers[self.heap[0].slot] if self.size else None
         if timer is None or timer.when_ > now or self.stopping:
             shrink(self)
             nt_unlock(&self.mutex)
@@ -2651,7 +2720,6 @@ cdef Py_ssize_t tick(TickerCore self, long long *since) except -1:
             timer.periodic.runs += 1
             rearm(self, timer, now)
         self.fires_ += 1
-        fetch_timers(self)
         nt_unlock(&self.mutex)
         if once:
             Py_DECREF(timer)  # the heap's

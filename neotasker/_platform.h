@@ -6,6 +6,11 @@
 
 #include <Python.h>
 #include <pythread.h>
+#include <stdint.h>
+#include <string.h>
+#if defined(__linux__)
+#  include <sys/mman.h>
+#endif
 
 /* Atomic bytes and words of 32 bits: `nt_load` acquires, `nt_store` releases. */
 #if defined(_MSC_VER)
@@ -62,12 +67,55 @@ static inline void nt_lock(nt_mutex *m) {
 static inline void nt_unlock(nt_mutex *m) { nt_store(&m->taken, 0); }
 #endif
 
-/* Have the processor fetch what will be looked at soon; any address will do. */
+/* Have the processor fetch what will be looked at soon; any address will do. The empty
+ * statement keeps compilers from dropping whatever does nothing else. */
 #if defined(_MSC_VER)
 #  define nt_prefetch(address) ((void)(address))
+#  define nt_prefetch_write(address) ((void)(address))
 #else
-#  define nt_prefetch(address) __builtin_prefetch(address)
+#  define nt_prefetch(address) do { \
+    __builtin_prefetch(address); \
+    __asm__ volatile (""); \
+} while (0)
+#  if defined(__x86_64__) /* compilers leave it out, for processors before 2014 */
+#    define nt_prefetch_write(address) \
+        __asm__ volatile ("prefetchw %0" : : "m" (*(const char *)(address)))
+#  else
+#    define nt_prefetch_write(address) do { \
+        __builtin_prefetch(address, 1); \
+        __asm__ volatile (""); \
+    } while (0)
+#  endif
 #endif
+
+/* Return an array of `size` bytes that begins with the first `used` ones of `old`, or
+ * NULL; `*block` is to be freed with PyMem_RawFree. What is at `offset` begins a line of
+ * the cache. Where Linux has pages of 2 MiB to give, a large array gets them: the
+ * processor cannot keep in mind where a hundred thousand small ones are. */
+#define NT_LINE ((size_t)64)
+#define NT_LARGE ((size_t)2 << 20)
+static inline void *nt_array(
+    size_t size, size_t offset, const void *old, size_t used, void **block
+) {
+    size_t line = size < NT_LARGE ? NT_LINE : NT_LARGE;
+    char *begin = (char *)PyMem_RawMalloc(size + offset + line);
+    char *array;
+    if (begin == NULL) {
+        return NULL;
+    }
+    array = (char *)(((uintptr_t)begin + offset + line - 1) & ~(uintptr_t)(line - 1));
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    if (line == NT_LARGE) { /* an advice: where it is not taken, nothing else changes */
+        (void)madvise(array, size & ~(NT_LARGE - 1), MADV_HUGEPAGE);
+    }
+#endif
+    array -= offset;
+    if (used != 0) {
+        memcpy(array, old, used);
+    }
+    *block = begin;
+    return array;
+}
 
 /* Nanoseconds of the monotonic clock that time.monotonic() reads. */
 static inline long long nt_now(void) {
