@@ -15,6 +15,7 @@ __all__ = [
     "COMPILED",
     "Dispatcher",
     "FutureCore",
+    "JobCore",
     "Mailbox",
     "Submitter",
     "TaskCore",
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         COMPILED,
         Dispatcher,
         FutureCore,
+        JobCore,
         Mailbox,
         Submitter,
         TaskCore,
@@ -71,6 +73,7 @@ else:
     COMPILED = _core.COMPILED
     Dispatcher = _core.Dispatcher
     FutureCore = _core.FutureCore
+    JobCore = _core.JobCore
     Mailbox = _core.Mailbox
     Submitter = _core.Submitter
     TaskCore = _core.TaskCore

@@ -11,6 +11,7 @@ __all__ = [
     "COMPILED",
     "Dispatcher",
     "FutureCore",
+    "JobCore",
     "Mailbox",
     "Submitter",
     "TaskCore",
@@ -177,6 +178,27 @@ class TickerCore:
     @property
     def fires(self) -> int: ...
     def __len__(self) -> int: ...
+
+@disjoint_base
+class JobCore:
+    # As with futures.
+    if TYPE_CHECKING:
+        def __init__(self) -> None: ...
+
+    runs: int
+    last_duration: float | None
+    _running: int
+    _ready: bool
+    _began: float | None
+    def _stage(
+        self,
+        call: Callable[[], Any],
+        name: str,
+        context: Context,
+        options: dict[str, Any] | None,
+        ticker: TickerCore,
+    ) -> None: ...
+    def _fire_coroutine(self) -> None: ...
 
 @final
 class Mailbox:

@@ -18,6 +18,7 @@ without the GIL.
   waits or runs the dispatcher owns it, and a result that holds no references makes no
   cycle. So is its copy of the context, which nobody else holds. A long queue so costs
   the collector nothing.
+- A job that an interval makes due is looked at by the thread of its loop alone.
 - Lanes are lists linked through the tasks themselves: queueing allocates nothing, and
   a task that is cancelled is taken out of the middle.
 """
@@ -27,12 +28,15 @@ from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear, PyErr_SetInterrupt
 from cpython.object cimport PyObject
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from libc.math cimport NAN, isnan
 from libc.string cimport memset
 
 import functools
 import logging
 import os
 import threading
+from asyncio import CancelledError as _TaskCancelled
+from asyncio import Task
 from concurrent.futures import CancelledError, InvalidStateError
 
 from .errors import QueueFull
@@ -49,6 +53,7 @@ cdef extern from "_platform.h":
     unsigned int nt_load32(unsigned int *p) nogil
     void nt_store32(unsigned int *p, unsigned int v) nogil
     void nt_prefetch(const void *address) nogil
+    void nt_prefetch_owner(object callback) nogil
     void nt_prefetch_write(const void *address) nogil
     void *nt_array(
         size_t size, size_t offset, const void *old, size_t used, void **block) nogil
@@ -83,12 +88,15 @@ cdef extern from "Python.h":
     int PyObject_GC_IsTracked(object op)
     void PyObject_GC_Track(PyObject *op)
     void PyObject_GC_UnTrack(PyObject *op)
+    object PyContext_Copy(object context)
+    object PyObject_Call(object fn, tuple args, dict kwargs)
     int PyObject_GenericSetAttr(object op, object name, object value) except -1
 
 COMPILED = True
 
 logger = logging.getLogger("neotasker")
 cdef object _standard_logger = logging.getLogger("concurrent.futures")
+cdef object _Task = Task
 cdef object _partial = functools.partial
 cdef object _Condition = threading.Condition
 cdef tuple _NO_ARGS = ()
@@ -2192,6 +2200,8 @@ cdef inline void fetch_timer(TickerCore self, unsigned int slot, int level) noex
         nt_prefetch(timer + 96)
     elif level == 1:
         nt_prefetch(<void *>(<TimerCore>self.timers[slot]).callback)
+    elif level == 0:
+        nt_prefetch_owner((<TimerCore>self.timers[slot]).callback)
 
 
 cdef inline Py_ssize_t earliest_of_four(Entry *heap, Py_ssize_t first) noexcept nogil:
@@ -2233,7 +2243,7 @@ cdef void sift_down(TickerCore self, Py_ssize_t i) noexcept:
     for level in range(levels):
         best = way[level]
         place_at(self, i, heap[best])
-        if far and level < 4:
+        if level < 4 and size > 64:
             fetch_timer(self, heap[i].slot, level)
         i = best
     place_at(self, i, entry)
@@ -2849,10 +2859,85 @@ cdef bint take_back(Mailbox self, object item) except -1:
     return found
 
 
+# Runs of coroutines that an interval makes due.
+
+cdef class JobCore:
+    """A job's own runs, where it is a coroutine on a loop that has nothing but an interval."""
+
+    # Touched in the thread of the loop; but for `_ready`, which is a mere hint, and what
+    # `_stage` sets before there is a timer.
+    cdef public long long runs
+    cdef public int _running
+    cdef public bint _ready
+    cdef double began, lasted  # seconds; NaN: not yet
+    cdef object call, name, context
+    cdef dict options
+    cdef TickerCore ticker
+
+    def __cinit__(self, *args, **kwargs):
+        self.began = self.lasted = NAN
+
+    @property
+    def _began(self):
+        """When the latest run began, by the ticker's clock, or None."""
+        return None if isnan(self.began) else self.began
+
+    @_began.setter
+    def _began(self, value):
+        self.began = value
+
+    @property
+    def last_duration(self):
+        """How many seconds the latest run that has ended took, or None."""
+        return None if isnan(self.lasted) else self.lasted
+
+    @last_duration.setter
+    def last_duration(self, value):
+        self.lasted = value
+
+    def _stage(self, call, name, context, options, ticker):
+        """Take what a run needs; *options* are those of the tasks of one loop, or None."""
+        self.call = call
+        self.name = name
+        self.context = context
+        self.options = options
+        self.ticker = ticker
+
+    def _fire_coroutine(self):
+        """Do what `_fire` does where `_stage` was given options: in one piece."""
+        cdef dict options = self.options
+        cdef object task = None, coro = None
+        if not self._ready or self._running or options is None:
+            self._fire()
+            return
+        self.runs += 1
+        self._running = 1
+        self.began = now_of(self.ticker) / 1e9
+        try:
+            coro = self.call()
+            options["name"] = self.name
+            options["context"] = PyContext_Copy(self.context)
+            task = PyObject_Call(_Task, (coro,), options)
+            task.result()
+        except BaseException as exc:
+            if task is None and coro is not None:
+                coro.close()
+            if task is not None and not task.done():
+                self._stays_on(self.began, task)
+                return
+            if not isinstance(exc, _TaskCancelled):
+                self._failed(exc)
+        finally:
+            options["context"] = None
+        self.lasted = now_of(self.ticker) / 1e9 - self.began
+        self._running = 0
+
+
 __all__ = [
     "COMPILED",
     "Dispatcher",
     "FutureCore",
+    "JobCore",
     "Mailbox",
     "Submitter",
     "TaskCore",

@@ -1,8 +1,9 @@
 """The core in pure Python: the twin of ``_core.pyx``, and its readable definition.
 
-Five things live here: the future's state machine (`FutureCore`, `TaskCore`), the
+Six things live here: the future's state machine (`FutureCore`, `TaskCore`), the
 dispatcher with its four lanes (`Dispatcher`, `Submitter`), the clockwork
-(`TickerCore`, `TimerCore`) and the mailbox into an event loop (`Mailbox`).
+(`TickerCore`, `TimerCore`), the runs of a job (`JobCore`), and the mailbox into an event
+loop (`Mailbox`).
 
 Locks, in both cores: one for the state of futures, one per dispatcher, one per
 ticker, one per mailbox. No two of them are ever held at once, and no code of the
@@ -24,6 +25,8 @@ import logging
 import os
 import threading
 from _thread import interrupt_main
+from asyncio import CancelledError as _TaskCancelled
+from asyncio import Task
 from collections import deque
 from concurrent.futures import CancelledError, InvalidStateError
 from contextlib import suppress
@@ -1748,6 +1751,66 @@ class TickerCore:
         return len(self._heap) - self._dead
 
 
+class JobCore:
+    """A job's own runs, where it is a coroutine on a loop that has nothing but an interval.
+
+    Guarantees: a run is a task of its own, in a copy of the job's context, that begins
+    where it is made; what ends at once costs no pass of the loop.
+
+    Assumes: `_fire_coroutine` is called in the thread of the loop whose task options
+    `_stage` was given. ``_ready`` says that the job is armed; where it is not, there is a
+    run on, or tasks cannot begin at once, ``_fire`` of the subclass is asked.
+    """
+
+    __slots__ = ("_began", "_lasted", "_ready", "_running", "_staged", "runs")
+
+    def __init__(self):
+        self.runs = 0
+        self._running = 0
+        self._ready = False
+        self._began = None  # when the latest run did, by the ticker's clock
+        self._lasted = None
+
+    @property
+    def last_duration(self):
+        """How many seconds the latest run that has ended took, or None."""
+        return self._lasted
+
+    @last_duration.setter
+    def last_duration(self, value):
+        self._lasted = value
+
+    def _stage(self, call, name, context, options, ticker):
+        """Take what a run needs; *options* are those of the tasks of one loop, or None."""
+        self._staged = call, name, context, options, ticker.now
+
+    def _fire_coroutine(self):
+        """Do what `_fire` does where `_stage` was given options: in one piece."""
+        call, name, context, options, now = self._staged
+        if not self._ready or self._running or options is None:
+            self._fire()
+            return
+        self.runs += 1
+        self._running = 1
+        self._began = began = now()
+        task = coro = None
+        try:
+            coro = call()
+            task = Task(coro, name=name, context=context.copy(), **options)
+            if not task.done():
+                self._stays_on(began, task)
+                return
+            task.result()
+        except _TaskCancelled:
+            pass
+        except BaseException as exc:
+            if task is None and coro is not None:
+                coro.close()
+            self._failed(exc)
+        self._lasted = now() - began
+        self._running = 0
+
+
 class Mailbox:
     """A queue into another thread's loop that costs one wake-up per burst.
 
@@ -1831,6 +1894,7 @@ __all__ = [
     "COMPILED",
     "Dispatcher",
     "FutureCore",
+    "JobCore",
     "Mailbox",
     "Submitter",
     "TaskCore",

@@ -3,6 +3,7 @@
 from ._core import COMPILED as COMPILED
 from ._core import Dispatcher as Dispatcher
 from ._core import FutureCore as FutureCore
+from ._core import JobCore as JobCore
 from ._core import Mailbox as Mailbox
 from ._core import Submitter as Submitter
 from ._core import TaskCore as TaskCore
@@ -13,6 +14,7 @@ __all__ = [
     "COMPILED",
     "Dispatcher",
     "FutureCore",
+    "JobCore",
     "Mailbox",
     "Submitter",
     "TaskCore",

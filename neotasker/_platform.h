@@ -88,6 +88,16 @@ static inline void nt_unlock(nt_mutex *m) { nt_store(&m->taken, 0); }
 #  endif
 #endif
 
+/* The same for the object that a method is of. */
+static inline void nt_prefetch_owner(PyObject *callback) {
+    if (PyMethod_Check(callback)) {
+        char *owner = (char *)PyMethod_GET_SELF(callback);
+        nt_prefetch(owner - 16);
+        nt_prefetch(owner + 48);
+        nt_prefetch(owner + 112);
+    }
+}
+
 /* Return an array of `size` bytes that begins with the first `used` ones of `old`, or
  * NULL; `*block` is to be freed with PyMem_RawFree. What is at `offset` begins a line of
  * the cache. Where Linux has pages of 2 MiB to give, a large array gets them: the

@@ -14,7 +14,7 @@ from functools import partial
 from threading import get_ident
 from typing import Any, Literal
 
-from ._accel import TimerCore
+from ._accel import JobCore, TimerCore
 from .cron import Cron
 from .launcher import OwnRun, has_strayed, keeps_threads
 from .loopclock import Timing
@@ -26,8 +26,6 @@ logger = logging.getLogger("neotasker")
 
 Overlap = Literal["skip"] | Literal["allow"] | Literal["queue"]
 Missed = Literal["skip"] | Literal["delay"] | Literal["burst"]
-
-_Task: Any = asyncio.Task  # not every interpreter's knows ``eager_start``
 
 _BEGUN = (None,)  # what `_on_done` is told of a run whose first step was made at once
 
@@ -41,7 +39,7 @@ _CRON_NAP = 30.0
 _CRON_STEPS = 10_000
 
 
-class AsyncJob(OwnRun):
+class AsyncJob(JobCore, OwnRun):
     """One job: what is run, when, and how it went.
 
     Guarantees: runs begin at due times only, never early; at most one at once unless
@@ -86,6 +84,7 @@ class AsyncJob(OwnRun):
         if tz is not None and cron is None:
             raise ValueError(f"tz={tz!r} is for cron=, which was not given")
         lane_of(priority)
+        super().__init__()
         self.target = target
         self.args = tuple(args)
         self.kwargs = dict(kwargs or {})
@@ -95,11 +94,8 @@ class AsyncJob(OwnRun):
         self.overlap = overlap
         self.priority = priority
         self.name = name or getattr(target, "__name__", None) or type(target).__name__
-        self.runs = 0
         self.last_error: BaseException | None = None
         """The exception of the latest run that has failed."""
-        self.last_duration: float | None = None
-        """How many seconds the latest run that has ended took."""
         self._limit = min(
             self.number or math.inf,
             math.inf if max_runs is None else _count("max_runs", max_runs, 1),
@@ -125,8 +121,6 @@ class AsyncJob(OwnRun):
         self._missed = 0
         self._owed = 0  # runs that the queue of overlap='queue' holds
         self._late = False  # something was missed since the phase began
-        self._running = 0
-        self._began: float | None = None  # when the latest run did, by the ticker's clock
         self._call = self.target
         if self.args or self.kwargs:
             self._call = partial(self.target, *self.args, **self.kwargs)
@@ -195,6 +189,7 @@ class AsyncJob(OwnRun):
         """Be without a timer and without runs: in a forked child."""
         self._lock = self._scheduler._lock
         self._armed = None
+        self._ready = False
         self._owed = self._running = 0
 
     def __repr__(self) -> str:
@@ -221,10 +216,15 @@ class AsyncJob(OwnRun):
         elif self.interval is None:
             self._armed = self._clock().call_later(first, self._fire)
         else:
-            fire = self._fire_coroutine if self._is_simple else self._fire
+            fire = self._fire
+            if self._is_simple:
+                fire = self._fire_coroutine
+                options, ticker = scheduler._task_options, scheduler._host.ticker
+                self._stage(self._call, self.name, self._context, options, ticker)
             self._armed = self._clock().call_every(
                 self.interval, fire, missed=self._policy, first=first
             )
+            self._ready = True
 
     def _clock(self) -> Timing:
         """Return the clock that calls where the job begins its runs."""
@@ -246,6 +246,7 @@ class AsyncJob(OwnRun):
         self._armed = self._clock().call_later(pause, self._look)
 
     def _disarm(self) -> None:
+        self._ready = False
         armed, self._armed = self._armed, None
         if armed is not None:
             armed.cancel()
@@ -335,42 +336,6 @@ class AsyncJob(OwnRun):
         return self._may_begin()
 
     # Runs of coroutines, in the loop.
-
-    def _fire_coroutine(self) -> None:
-        """Do what `_fire` does for a coroutine that has nothing but an interval.
-
-        In one piece, as this is what most fires come to.
-        """
-        scheduler = self._scheduler
-        if (
-            self._running
-            or not self._active
-            or not scheduler._active
-            or not scheduler._starts_eagerly
-        ):
-            self._fire()
-            return
-        self.runs += 1
-        self._running = 1
-        self._began = began = scheduler._now()
-        try:
-            task = _Task(
-                self._call(),
-                loop=scheduler._gate.loop,
-                name=self.name,
-                context=self._context.copy(),
-                eager_start=True,
-            )
-            if not task.done():
-                self._stays_on(began, task)
-                return
-            task.result()
-        except asyncio.CancelledError:
-            pass
-        except BaseException as exc:
-            self._failed(exc)
-        self.last_duration = scheduler._now() - began
-        self._running = 0
 
     def _stays_on(self, began: float, task: asyncio.Task[Any]) -> None:
         """See to a run that has begun, and waits for something."""

@@ -43,7 +43,8 @@ class AsyncJobScheduler:
         self._lock = threading.RLock()
         self._port: LoopPort | None = None
         self._gate: Any = None  # into the loop that runs were given to
-        self._starts_eagerly = False  # a task begins to run where it is made
+        # Those of the loop's tasks, if they may begin to run where they are made.
+        self._task_options: dict[str, Any] | None = None
         self._now = host.ticker.now
         self._active = False
         self._jobs: dict[int, AsyncJob] = {}
@@ -100,7 +101,9 @@ class AsyncJobScheduler:
                 if gate is not None:
                     gate.tenants.add(self)
             self._port, self._gate = port, gate
-            self._starts_eagerly = gate is not None and gate.starts_eagerly
+            self._task_options = None
+            if gate is not None and gate.starts_eagerly:
+                self._task_options = {"loop": gate.loop, "eager_start": True}
             self._now = self._host.ticker.now
             self._active = True
             for job in list(self._jobs.values()):
