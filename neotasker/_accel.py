@@ -17,7 +17,9 @@ __all__ = [
     "FutureCore",
     "JobCore",
     "Mailbox",
+    "SerialCore",
     "Submitter",
+    "Tally",
     "TaskCore",
     "TickerCore",
     "TimerCore",
@@ -54,7 +56,9 @@ if TYPE_CHECKING:
         FutureCore,
         JobCore,
         Mailbox,
+        SerialCore,
         Submitter,
+        Tally,
         TaskCore,
         TickerCore,
         TimerCore,
@@ -75,7 +79,9 @@ else:
     FutureCore = _core.FutureCore
     JobCore = _core.JobCore
     Mailbox = _core.Mailbox
+    SerialCore = _core.SerialCore
     Submitter = _core.Submitter
+    Tally = _core.Tally
     TaskCore = _core.TaskCore
     TickerCore = _core.TickerCore
     TimerCore = _core.TimerCore

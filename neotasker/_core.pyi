@@ -13,7 +13,9 @@ __all__ = [
     "FutureCore",
     "JobCore",
     "Mailbox",
+    "SerialCore",
     "Submitter",
+    "Tally",
     "TaskCore",
     "TickerCore",
     "TimerCore",
@@ -208,3 +210,46 @@ class Mailbox:
     def close(self) -> list[Any]: ...
     def abandon(self) -> list[Any]: ...
     def __len__(self) -> int: ...
+
+@final
+class Tally:
+    runs: int
+    missed: int
+    errors: int
+
+@disjoint_base
+class SerialCore:
+    # As with futures.
+    if TYPE_CHECKING:
+        def __init__(self) -> None: ...
+
+    owed: int
+    pending: bool
+    open: bool
+    late: bool
+    thread: int
+    task: Any
+    @property
+    def idle(self) -> bool: ...
+    @property
+    def queued(self) -> bool: ...
+    def _stage(
+        self,
+        life: Any,
+        tally: Tally,
+        run: Callable[[], Any],
+        lane: Submitter | None,
+        clock: Any,
+        *,
+        checks: bool,
+        paces: bool,
+    ) -> None: ...
+    def take_idle(self) -> bool: ...
+    def put_idle(self) -> None: ...
+    def take_queued(self) -> bool: ...
+    def put_queued(self) -> None: ...
+    def claim(self) -> bool: ...
+    def prompt(self, due: float) -> bool: ...
+    def fire(self) -> None: ...
+    def enter(self) -> None: ...
+    def turn(self) -> None: ...

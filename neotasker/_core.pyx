@@ -19,6 +19,7 @@ without the GIL.
   cycle. So is its copy of the context, which nobody else holds. A long queue so costs
   the collector nothing.
 - A job that an interval makes due is looked at by the thread of its loop alone.
+- The runs of a worker are kept apart by two bytes that are exchanged; see `SerialCore`.
 - Lanes are lists linked through the tasks themselves: queueing allocates nothing, and
   a task that is cancelled is taken out of the middle.
 """
@@ -49,6 +50,7 @@ cdef extern from "_platform.h":
     void nt_unlock(nt_mutex *m)
     unsigned char nt_load(unsigned char *p) nogil
     void nt_store(unsigned char *p, unsigned char v) nogil
+    unsigned char nt_swap(unsigned char *p, unsigned char v) nogil
     long long nt_now() nogil
     unsigned int nt_load32(unsigned int *p) nogil
     void nt_store32(unsigned int *p, unsigned int v) nogil
@@ -88,6 +90,7 @@ cdef extern from "Python.h":
     int PyObject_GC_IsTracked(object op)
     void PyObject_GC_Track(PyObject *op)
     void PyObject_GC_UnTrack(PyObject *op)
+    object PyMethod_New(object fn, object owner)
     object PyContext_Copy(object context)
     object PyObject_Call(object fn, tuple args, dict kwargs)
     int PyObject_GenericSetAttr(object op, object name, object value) except -1
@@ -2933,13 +2936,227 @@ cdef class JobCore:
         self._running = 0
 
 
+# Runs of a worker, one after another.
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Tally:
+    """The counters of a worker, over all its lives."""
+
+    cdef public long long runs
+    cdef public long long missed
+    cdef public long long errors
+
+
+cdef enum:
+    NO = 0
+    YES = 1
+
+cdef class SerialCore:
+    """The tokens that keep runs of a worker one after another, and those in the pool."""
+
+    cdef unsigned char idle_, queued_, pending_, open_, late_  # atomic
+    cdef bint checks, paces
+    cdef nt_mutex mutex  # protects the task
+    cdef public long long owed
+    cdef unsigned long thread_
+    cdef object life, run, task_
+    cdef Tally tally
+    cdef Submitter lane
+    cdef object clock_
+
+    def __cinit__(self, *args, **kwargs):
+        self.idle_ = self.open_ = YES
+
+    def _stage(self, life, tally, run, lane, clock, *, checks, paces):
+        """Take what runs need; *lane*: of the pool that they are made in, or None."""
+        self.life = life
+        self.tally = tally
+        self.run = run
+        self.lane = lane
+        self.clock_ = clock
+        self.checks = checks
+        self.paces = paces
+
+    @property
+    def idle(self):
+        """Whether no run is on or claimed."""
+        return nt_load(&self.idle_) == YES
+
+    @property
+    def queued(self):
+        """Whether a claimed run has not begun."""
+        return nt_load(&self.queued_) == YES
+
+    @property
+    def pending(self):
+        """Whether a run is wanted that begins from now on."""
+        return nt_load(&self.pending_) == YES
+
+    @pending.setter
+    def pending(self, bint value):
+        nt_store(&self.pending_, value)
+
+    @property
+    def open(self):
+        """Whether runs may begin."""
+        return nt_load(&self.open_) == YES
+
+    @open.setter
+    def open(self, bint value):
+        nt_store(&self.open_, value)
+
+    @property
+    def late(self):
+        """Whether something fell due and did not begin at once."""
+        return nt_load(&self.late_) == YES
+
+    @late.setter
+    def late(self, bint value):
+        nt_store(&self.late_, value)
+
+    @property
+    def thread(self):
+        """The identifier of the thread that the run is on in, or 0."""
+        return self.thread_
+
+    @thread.setter
+    def thread(self, value):
+        self.thread_ = value
+
+    @property
+    def task(self):
+        """The latest run, or what makes all of them, or None."""
+        nt_lock(&self.mutex)
+        task = self.task_
+        nt_unlock(&self.mutex)
+        return task
+
+    @task.setter
+    def task(self, value):
+        keep_task(self, value)
+
+    def take_idle(self):
+        """Take what says that no run is on; return False if it was not there."""
+        return nt_swap(&self.idle_, NO) == YES
+
+    def put_idle(self):
+        """Put it back."""
+        nt_swap(&self.idle_, YES)
+
+    def take_queued(self):
+        """Begin or make void the claimed run; return False if there is none."""
+        return nt_swap(&self.queued_, NO) == YES
+
+    def put_queued(self):
+        """Have a run claimed that is to begin."""
+        nt_swap(&self.queued_, YES)
+
+    def claim(self):
+        """Claim a run, to be entered; return False if one is on its way or on."""
+        if nt_swap(&self.idle_, NO) == NO:
+            return False
+        nt_swap(&self.queued_, YES)
+        return True
+
+    def prompt(self, double due):
+        """Have a run begin that begins from now on, if none is to: not before *due*.
+
+        Returns:
+            Whether one was claimed that is yet to be entered when it is due.
+        """
+        nt_swap(&self.pending_, YES)
+        if not self.life.begun and not self.life.want():
+            return False
+        if nt_swap(&self.idle_, NO) == NO:
+            return False
+        nt_swap(&self.queued_, YES)
+        if due and due > self.clock_.now():
+            return True
+        if self.lane is None:
+            self.enter()
+        else:
+            enter_pool(self)
+        return False
+
+    def fire(self):
+        """Make a run due: on the tick, or in the loop."""
+        if nt_swap(&self.idle_, NO) == NO:
+            self.life.fire_while_busy()
+        elif self.lane is None:
+            self.enter_taken()
+        else:
+            nt_swap(&self.queued_, YES)
+            enter_pool(self)
+
+    def enter(self):
+        """Hand the claimed run to the pool."""
+        enter_pool(self)
+
+    def turn(self):
+        """Make the claimed run: in a thread of the pool."""
+        if nt_swap(&self.queued_, NO) == NO:
+            return  # void
+        if nt_load(&self.open_):
+            if nt_load(&self.pending_) or nt_load(&self.late_):
+                self.life.on_run()
+            self.tally.runs += 1
+            self.thread_ = PyThread_get_thread_ident()
+            try:
+                result = self.run()
+            except BaseException:
+                self.life.failed()
+            else:
+                if result is False or self.checks:
+                    self.life.returned(result)
+            self.thread_ = 0
+            if self.paces:
+                self.life.after_run()
+        nt_swap(&self.idle_, YES)
+        if self.owed or nt_load(&self.pending_) or not nt_load(&self.open_):
+            self.life.settle()
+
+
+cdef object _turn = SerialCore.turn
+
+
+cdef int keep_task(SerialCore self, task) except -1:
+    """Let a task be the latest one."""
+    nt_lock(&self.mutex)
+    last = self.task_
+    self.task_ = task
+    nt_unlock(&self.mutex)
+    last = None
+    return 0
+
+
+cdef int enter_pool(SerialCore self) except -1:
+    """Hand the claimed run to the pool, whatever its bound: there is one for each worker."""
+    cdef Submitter lane = self.lane
+    cdef TaskCore task
+    if lane is not None and lane.dispatcher.launcher is None:
+        try:
+            task = make(
+                lane.dispatcher, PyMethod_New(_turn, self), _NO_ARGS, None, lane.lane_
+            )
+            keep_task(self, task)
+            enqueue(lane.dispatcher, task, True)
+            return 0
+        except (RuntimeError, MemoryError):  # runs may yet be let in while workers stop
+            pass
+    self.enter_slowly()
+    return 0
+
+
 __all__ = [
     "COMPILED",
     "Dispatcher",
     "FutureCore",
     "JobCore",
     "Mailbox",
+    "SerialCore",
     "Submitter",
+    "Tally",
     "TaskCore",
     "TickerCore",
     "TimerCore",

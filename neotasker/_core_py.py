@@ -1,9 +1,9 @@
 """The core in pure Python: the twin of ``_core.pyx``, and its readable definition.
 
-Six things live here: the future's state machine (`FutureCore`, `TaskCore`), the
+Seven things live here: the future's state machine (`FutureCore`, `TaskCore`), the
 dispatcher with its four lanes (`Dispatcher`, `Submitter`), the clockwork
-(`TickerCore`, `TimerCore`), the runs of a job (`JobCore`), and the mailbox into an event
-loop (`Mailbox`).
+(`TickerCore`, `TimerCore`), the runs of a job (`JobCore`), the runs of a worker
+(`SerialCore`, `Tally`), and the mailbox into an event loop (`Mailbox`).
 
 Locks, in both cores: one for the state of futures, one per dispatcher, one per
 ticker, one per mailbox. No two of them are ever held at once, and no code of the
@@ -32,6 +32,7 @@ from concurrent.futures import CancelledError, InvalidStateError
 from contextlib import suppress
 from contextvars import copy_context
 from itertools import count
+from threading import get_ident
 from time import monotonic, sleep
 from types import BuiltinFunctionType, FunctionType
 
@@ -1890,13 +1891,243 @@ class Mailbox:
         return len(self._items)
 
 
+class Tally:
+    """The counters of a worker, over all its lives."""
+
+    __slots__ = ("errors", "missed", "runs")
+
+    def __init__(self):
+        self.runs = 0
+        self.missed = 0
+        self.errors = 0
+
+
+class SerialCore:
+    """The tokens that keep runs of a worker one after another, and those in the pool.
+
+    Guarantees: never two runs at once. Who finds the worker busy leaves word of what is
+    due, and the run that is on sees to it when it ends.
+
+    Two tokens keep that without a lock. ``idle`` is there while no run is on or claimed;
+    who takes it has claimed a run. ``queued`` is there from then on until the run begins;
+    who takes it begins the run, or makes it void. Word is left before ``idle`` is looked
+    at, and looked for after it was put back; so one of the two sees the other. ``pending``
+    is such a word: a run is wanted that begins from now on. Here they are sets, whose
+    operations are atomic and ordered; in the compiled core they are bytes that are
+    exchanged.
+
+    Assumes: `_stage` was called before there is a run. A life has `want`, `on_run`,
+    `failed`, `returned`, `after_run`, `settle` and `fire_while_busy`; a subclass has
+    `enter_taken`, and `enter_slowly` for a pool that does not take the run as it is.
+    ``owed`` is protected by the life's lock.
+    """
+
+    __slots__ = (
+        "_checks",
+        "_idle",
+        "_lane",
+        "_late",
+        "_life",
+        "_now",
+        "_open",
+        "_paces",
+        "_pending",
+        "_queued",
+        "_run",
+        "_tally",
+        "_task",
+        "_thread",
+        "owed",
+    )
+
+    def __init__(self):
+        self._idle = {None}
+        self._queued = set()
+        self._pending = set()
+        self._open = True
+        self._late = False
+        self._task = None
+        self._thread = 0
+        self.owed = 0
+
+    def _stage(self, life, tally, run, lane, clock, *, checks, paces):
+        """Take what runs need; *lane*: of the pool that they are made in, or None."""
+        self._life = life
+        self._tally = tally
+        self._run = run
+        self._lane = lane
+        self._now = clock.now
+        self._checks = checks
+        self._paces = paces
+
+    @property
+    def idle(self):
+        """Whether no run is on or claimed."""
+        return bool(self._idle)
+
+    @property
+    def queued(self):
+        """Whether a claimed run has not begun."""
+        return bool(self._queued)
+
+    @property
+    def pending(self):
+        """Whether a run is wanted that begins from now on."""
+        return bool(self._pending)
+
+    @pending.setter
+    def pending(self, value):
+        if value:
+            self._pending.add(None)
+        else:
+            self._pending.clear()
+
+    @property
+    def open(self):
+        """Whether runs may begin."""
+        return self._open
+
+    @open.setter
+    def open(self, value):
+        self._open = value
+
+    @property
+    def late(self):
+        """Whether something fell due and did not begin at once."""
+        return self._late
+
+    @late.setter
+    def late(self, value):
+        self._late = value
+
+    @property
+    def thread(self):
+        """The identifier of the thread that the run is on in, or 0."""
+        return self._thread
+
+    @thread.setter
+    def thread(self, value):
+        self._thread = value
+
+    @property
+    def task(self):
+        """The latest run, or what makes all of them, or None."""
+        return self._task
+
+    @task.setter
+    def task(self, value):
+        self._task = value
+
+    def take_idle(self):
+        """Take what says that no run is on; return False if it was not there."""
+        return _take(self._idle)
+
+    def put_idle(self):
+        """Put it back."""
+        self._idle.add(None)
+
+    def take_queued(self):
+        """Begin or make void the claimed run; return False if there is none."""
+        return _take(self._queued)
+
+    def put_queued(self):
+        """Have a run claimed that is to begin."""
+        self._queued.add(None)
+
+    def claim(self):
+        """Claim a run, to be entered; return False if one is on its way or on."""
+        if not _take(self._idle):
+            return False
+        self._queued.add(None)
+        return True
+
+    def prompt(self, due):
+        """Have a run begin that begins from now on, if none is to: not before *due*.
+
+        Returns:
+            Whether one was claimed that is yet to be entered when it is due.
+        """
+        self._pending.add(None)
+        if not self._life.begun and not self._life.want():
+            return False
+        if not self.claim():
+            return False
+        if due and due > self._now():
+            return True
+        self.enter()
+        return False
+
+    def fire(self):
+        """Make a run due: on the tick, or in the loop."""
+        try:
+            self._idle.pop()
+        except KeyError:
+            self._life.fire_while_busy()
+            return
+        if self._lane is None:
+            self.enter_taken()
+        else:
+            self._queued.add(None)
+            self.enter()
+
+    def enter(self):
+        """Hand the claimed run to the pool."""
+        lane = self._lane
+        if lane is not None and lane._dispatcher._launcher is None:
+            dispatcher = lane._dispatcher
+            try:
+                self._task = task = dispatcher.make(self.turn, (), None, lane._lane)
+                dispatcher.enqueue(task)
+                return
+            except (RuntimeError, MemoryError):  # runs may yet be let in while workers stop
+                pass
+        self.enter_slowly()
+
+    def turn(self):
+        """Make the claimed run: in a thread of the pool."""
+        try:
+            self._queued.pop()
+        except KeyError:
+            return  # void
+        life = self._life
+        if self._open:
+            if self._pending or self._late:
+                life.on_run()
+            self._tally.runs += 1
+            self._thread = get_ident()
+            try:
+                result = self._run()
+            except BaseException:
+                life.failed()
+            else:
+                if result is False or self._checks:
+                    life.returned(result)
+            self._thread = 0
+            if self._paces:
+                life.after_run()
+        self._idle.add(None)
+        if self.owed or self._pending or not self._open:
+            life.settle()
+
+
+def _take(tokens):
+    """Take the token out of a set; return False if it is empty."""
+    try:
+        tokens.pop()
+    except KeyError:
+        return False
+    return True
+
+
 __all__ = [
     "COMPILED",
     "Dispatcher",
     "FutureCore",
     "JobCore",
     "Mailbox",
+    "SerialCore",
     "Submitter",
+    "Tally",
     "TaskCore",
     "TickerCore",
     "TimerCore",

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
+from ._accel import Tally
 from .host import Host
 from .loopclock import Timing
 
@@ -27,17 +28,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger("neotasker")
-
-
-class Tally:
-    """The counters of a worker, over all its lives."""
-
-    __slots__ = ("errors", "missed", "runs")
-
-    def __init__(self) -> None:
-        self.runs = 0
-        self.missed = 0
-        self.errors = 0
 
 
 class Owner(Protocol):
@@ -326,10 +316,35 @@ class Life:
 
 
 class Runs(Protocol):
-    """How runs are made: the driver of a `SerialLife`."""
+    """How runs are made: the driver of a `SerialLife`, a ``SerialCore``."""
+
+    owed: int
+    pending: bool
+    open: bool
+    late: bool
 
     task: Any
     """The latest run, for those who want to look."""
+
+    @property
+    def idle(self) -> bool: ...
+
+    @property
+    def queued(self) -> bool: ...
+
+    def take_idle(self) -> bool: ...
+
+    def put_idle(self) -> None: ...
+
+    def take_queued(self) -> bool: ...
+
+    def put_queued(self) -> None: ...
+
+    def claim(self) -> bool: ...
+
+    def prompt(self, due: float) -> bool: ...
+
+    def fire(self) -> None: ...
 
     clock: Timing
     """Where timers are set whose callbacks may call `enter_due`."""
@@ -342,9 +357,6 @@ class Runs(Protocol):
 
     def enter_due(self) -> None:
         """Do the same in the callback of a timer of `clock`."""
-
-    def enter_taken(self) -> None:
-        """Have a run begin there for which nothing but idle was taken yet."""
 
     def conclude(self) -> None:
         """End the life, which is closed, and no run is on: from any thread."""
@@ -360,96 +372,65 @@ class SerialLife(Life):
     """A life whose runs come one after another.
 
     Guarantees: never two runs at once. Who finds the worker busy leaves word of what is
-    due, and the run that is on sees to it when it ends.
-
-    Two tokens, in sets, keep that without a lock, since a set's operations are atomic and
-    ordered. ``idle`` holds one while no run is on or claimed; who takes it has claimed
-    a run. ``queued`` holds one from then on until the run begins; who takes it begins the
-    run, or makes it void. Word is left before ``idle`` is looked at, and looked for after
-    the token was put back, so one of the two sees the other. ``pending`` is such a word:
-    a run is wanted that begins from now on.
+    due, and the run that is on sees to it when it ends. The driver, a ``SerialCore``, says
+    how that is kept.
     """
 
-    __slots__ = (
-        "driver",
-        "enter",
-        "enter_due",
-        "enter_taken",
-        "idle",
-        "late",
-        "owed",
-        "pending",
-        "queued",
-    )
+    __slots__ = ("driver", "enter", "enter_due")
 
     paces = False
     """Whether runs are followed by something: `after_run`."""
 
     def __init__(self, worker: Owner, host: Host, call: Call, make_runs: RunsFactory) -> None:
         super().__init__(worker, host, call)
-        self.idle: set[None] = {None}
-        self.queued: set[None] = set()
-        self.pending: set[None] = set()
-        self.owed = 0  # runs that fell due during a run and are to be made up for
-        self.late = False  # something fell due and did not begin at once
         self.driver: Runs = make_runs(self)
         self.enter = self.driver.enter
         self.enter_due = self.driver.enter_due
-        self.enter_taken = self.driver.enter_taken
 
     # For the kinds to fill in.
 
     def on_run(self) -> None:
         """See to what is pending or late as a run begins that makes up for it."""
-        self.pending.clear()
-        self.late = False
+        self.driver.pending = False
+        self.driver.late = False
 
     def after_run(self) -> None:
         """See to what each run is followed by, before the next can begin."""
 
+    def fire_while_busy(self) -> None:
+        """See to what fell due on the tick while a run is on or claimed."""
+
     def _next(self) -> float | None:
         """Return when another run is due (0: now), None if none is; idle was taken."""
-        return 0.0 if self.pending else None
+        return 0.0 if self.driver.pending else None
 
     def _wants_more(self) -> bool:
         """Return whether word was left of something that is due."""
-        return bool(self.pending or self.owed)
+        return bool(self.driver.pending or self.driver.owed)
 
     # Claiming runs.
 
     def want(self) -> bool:
         """Leave word that a run is wanted; return False if nobody would see it now."""
-        self.pending.add(None)
+        self.driver.pending = True
         if not self.begun:
             with self.lock:  # `begin` looks at what is pending after that
                 return self.begun
         return True
 
-    def claim(self) -> bool:
-        """Claim a run, to be entered; return False if one is on its way or on."""
-        try:
-            self.idle.pop()
-        except KeyError:
-            return False
-        self.queued.add(None)
-        return True
-
     def settle(self) -> None:
         """See to what was left to a run that has ended: idle was put back."""
-        while True:
-            try:
-                self.idle.pop()
-            except KeyError:
-                return  # who has taken it sees to it
+        driver = self.driver
+        while driver.take_idle():  # or who has taken it sees to it
             if not self.open:
-                self.driver.conclude()
+                driver.conclude()
                 return
             due = self._next()
             if due is not None:
-                self.queued.add(None)
+                driver.put_queued()
                 self.enter_at(due)
                 return
-            self.idle.add(None)
+            driver.put_idle()
             if self.open and not self._wants_more():
                 return
 
@@ -474,7 +455,7 @@ class SerialLife(Life):
         with self.lock:
             if not self.open:
                 return
-            self.open = False
+            self.open = self.driver.open = False
             begins_later = self.after is not None  # and then sees that it is closed
         self._on_close()
         if not begins_later and self._is_void():
@@ -482,17 +463,21 @@ class SerialLife(Life):
 
     def _is_void(self) -> bool:
         """Make void what has not begun; return whether no run is on."""
-        for tokens in (self.idle, self.queued):
-            try:
-                tokens.pop()
-            except KeyError:
-                continue
-            return True
-        return False
+        return self.driver.take_idle() or self.driver.take_queued()
+
+    def end(self) -> None:
+        """Tell everybody that the last run has ended."""
+        self.driver.open = False
+        super().end()
+
+    def abandon(self) -> None:
+        """Be over, without a word to anybody: in a forked child."""
+        super().abandon()
+        self.driver.open = False
 
     def current_task(self) -> Any:
         """Return the run that is on or about to be, or None."""
-        return None if self.idle else self.driver.task
+        return None if self.driver.idle else self.driver.task
 
     def inside(self) -> bool:
         """Return whether the caller must not wait for the end, as the end waits for it."""

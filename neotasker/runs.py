@@ -11,10 +11,12 @@ import types
 from asyncio.tasks import _enter_task, _leave_task
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Executor, Future
+from functools import partial
 from queue import Full
 from threading import get_ident
 from typing import Any
 
+from ._accel import SerialCore
 from .launcher import OwnRun, has_strayed, keeps_threads
 from .loopclock import Timing, clock_for
 from .priority import TASK_NORMAL, lane_of
@@ -53,7 +55,7 @@ class _Pool:
         self.executor = executor
 
 
-class PoolRuns(OwnRun):
+class PoolRuns(SerialCore, OwnRun):
     """Makes the runs of a life in a pool: the host's, or an executor of the user's.
 
     An executor that is no thread pool gets the bare target, without ``_worker``: it may
@@ -63,64 +65,42 @@ class PoolRuns(OwnRun):
     after a second while the host is active, with a line in the log.
     """
 
-    __slots__ = (
-        "_begin_token",
-        "_checks",
-        "_end_token",
-        "_pool",
-        "_run",
-        "_submit_turn",
-        "_turn",
-        "clock",
-        "life",
-        "task",
-        "thread",
-    )
+    __slots__ = ("_pool", "clock", "life")
 
     def __init__(self, executor: Executor | None, life: Any) -> None:
+        super().__init__()
         self.life = life
-        self.task: Any = None
-        self.thread = 0  # that of the run
         self.clock: Timing = life.host.ticker
         self._pool = life.host.thread_pool if executor is None else _Pool(executor)
-        # Bound once, as this is what each fire of an interval worker goes through.
-        self._begin_token = life.queued.pop
-        self._end_token = life.idle.add
-        self._turn = self.turn
-        call = life.call
-        self._checks = call.checks_result
-        self._submit_turn = life.host.lane(call.priority).submit
-        self._run: Callable[[], Any] = call.bound
+        call, lane = life.call, None
+        run: Callable[[], Any] = call.bound
         if len(call.context):
-            self._run = lambda: call.context.run(call.bound)
+            run = partial(call.context.run, call.bound)
+        if executor is None:
+            lane = life.host.lane(call.priority)
+        checks, paces = call.checks_result, life.paces
+        self._stage(life, life.tally, run, lane, self.clock, checks=checks, paces=paces)
 
     def begin(self) -> None:
         """Be ready: nothing is needed."""
 
-    def enter(self) -> None:
-        """Hand a run to the pool."""
-        pool = self._pool
-        if pool.executor is None and pool.queue_size is None:
-            try:
-                self.task = self._submit_turn(self._turn)
-                return
-            except (RuntimeError, MemoryError):  # runs may yet be let in while workers stop
-                pass
-        self._enter_slowly()
-
-    enter_due = enter
+    @property
+    def enter_due(self) -> Callable[[], None]:
+        """That does the same in the callback of a timer of `clock`."""
+        return self.enter
 
     def enter_taken(self) -> None:
         """Hand a run to the pool now that idle was taken."""
-        self.life.queued.add(None)
+        self.put_queued()
         self.enter()
 
-    def _enter_slowly(self) -> None:
+    def enter_slowly(self) -> None:
+        """Hand the claimed run to an executor of others, or to a pool that is not as usual."""
         pool = self._pool
         executor = pool.executor
         try:
             if keeps_threads(executor):
-                self.task = self._submit(self._turn, {})
+                self.task = self._submit(self.turn, {})
                 if isinstance(pool, _Pool):  # that of the host calls `was_not_run` by itself
                     self.task.add_done_callback(self._on_turn_done)
             elif self._takes_off():
@@ -139,7 +119,7 @@ class PoolRuns(OwnRun):
     def was_not_run(self, error: BaseException | None) -> None:
         """Hand the run to the pool once more, unless it was made void meanwhile."""
         life = self.life
-        if not (life.queued and life.open and life.host.active):
+        if not (self.queued and life.open and life.host.active):
             return
         if has_strayed(error, self._pool.executor):
             self.enter()
@@ -152,45 +132,17 @@ class PoolRuns(OwnRun):
             return hand_over(self._pool.executor, fn, (), kwargs)
         return self.life.host.enqueue(fn, (), kwargs, self.life.call.priority)
 
-    def turn(self) -> None:
-        """Run the target: in a thread of the pool."""
-        life = self.life
-        try:
-            self._begin_token()
-        except KeyError:
-            return  # void
-        if life.open:
-            if life.pending or life.late:
-                life.on_run()
-            life.tally.runs += 1
-            self.thread = get_ident()
-            try:
-                result = self._run()
-            except BaseException:
-                life.failed()
-            else:
-                if result is False or self._checks:
-                    life.returned(result)
-            self.thread = 0
-            if life.paces:
-                life.after_run()
-        self._end_token(None)
-        if life.owed or life.pending or not life.open:
-            life.settle()
-
-    # The same in two parts, where the run is elsewhere.
+    # A turn in two parts, where the run is elsewhere.
 
     def _takes_off(self) -> bool:
         """Begin the run; return False if it is void."""
         life = self.life
-        try:
-            self._begin_token()
-        except KeyError:
+        if not self.take_queued():
             return False
         if not life.open:
             self._land()
             return False
-        if life.pending or life.late:
+        if self.pending or self.late:
             life.on_run()
         life.tally.runs += 1
         return True
@@ -200,8 +152,8 @@ class PoolRuns(OwnRun):
         life = self.life
         if life.paces:
             life.after_run()
-        self._end_token(None)
-        if life.owed or life.pending or not life.open:
+        self.put_idle()
+        if self.owed or self.pending or not life.open:
             life.settle()
 
     def _send(self) -> None:
@@ -210,7 +162,7 @@ class PoolRuns(OwnRun):
             self.task = self._submit(call.run, call.kwargs_elsewhere)
         except BaseException:
             self.life.tally.runs -= 1
-            self.life.queued.add(None)
+            self.put_queued()
             raise
         self.task.add_done_callback(self._came_back)
 
@@ -240,7 +192,7 @@ _IDLE: Any = object()  # what the inner coroutine of `LoopRuns` yields between r
 _NOTHING: Any = object()
 
 
-class LoopRuns:
+class LoopRuns(SerialCore):
     """Makes the runs of a life in one asyncio task.
 
     Guarantees: every run is part of that task: it is what ``asyncio.current_task()``
@@ -267,8 +219,6 @@ class LoopRuns:
         "main",
         "port",
         "post",
-        "task",
-        "thread",
         "woken",
     )
 
@@ -280,16 +230,17 @@ class LoopRuns:
             main: makes the coroutine of the task, which calls `serve`.
             life: whose runs they are.
         """
+        super().__init__()
         self.life = life
         self.port = port
         self.post = port._gate.post
         self.clock: Timing = clock_for(port._gate, life.host.ticker)
         self.main = main
-        self.task: Any = None
-        self.thread = 0
         self.loop: asyncio.AbstractEventLoop = port.get_loop()
         self.woken = False
-        self._context = life.call.context
+        call = life.call
+        self._stage(life, life.tally, call.bound, None, self.clock, checks=False, paces=False)
+        self._context = call.context
         self._held: Any = _NOTHING  # what a run waits for, on its way to the task
         self._waiter: asyncio.Future[None] | None = None
         self._work_coro: Any = None
@@ -341,7 +292,7 @@ class LoopRuns:
         step = self._step
         if step is None:  # the task has not come so far yet
             if taken:
-                self.life.queued.add(None)
+                self.put_queued()
             self.wake()
             return
         task, loop = self.task, self.loop
@@ -399,7 +350,7 @@ class LoopRuns:
         life, work = self.life, self._work_coro
         work.send(None)  # to its first pause
         while True:
-            if life.queued and self.woken:  # claimed before the task came here
+            if self.queued and self.woken:  # claimed before the task came here
                 self.woken = False
                 got = work.send(None)
             else:
@@ -417,7 +368,7 @@ class LoopRuns:
                 if thrown is not None:
                     got = work.throw(thrown)
                 elif got is _NOTHING:
-                    if life.open or life.queued:
+                    if life.open or self.queued:
                         continue
                     return
             while got is not _IDLE:
@@ -435,15 +386,11 @@ class LoopRuns:
         """Make a run each time it is resumed."""
         life = self.life
         run, timeout, tally = life.call.bound, life.call.timeout, life.tally
-        queued, idle, pending = life.queued, life.idle, life.pending
         while True:
-            if not (yield _IDLE):
-                try:
-                    queued.pop()
-                except KeyError:
-                    continue  # void
+            if not (yield _IDLE) and not self.take_queued():
+                continue  # void
             if life.open:
-                if pending or life.late:
+                if self.pending or self.late:
                     life.on_run()
                 tally.runs += 1
                 try:
@@ -464,8 +411,8 @@ class LoopRuns:
                         life.returned(result)
                 if life.paces:
                     life.after_run()
-            idle.add(None)
-            if life.owed or pending or not life.open:
+            self.put_idle()
+            if self.owed or self.pending or not life.open:
                 life.settle()
 
     def is_loose(self) -> bool:

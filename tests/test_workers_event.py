@@ -392,16 +392,14 @@ def test_a_run_that_the_pool_refuses_is_tried_again(nt, host, monkeypatch, caplo
     refusals = [RuntimeError("can't start new thread")] * 2
     worker = nt.BackgroundEventWorker("e", lambda: None, supervisor=host)
     worker.start()
-    driver = worker._life.driver
-    submit, enqueue = driver._submit_turn, type(host).enqueue
+    start = threading.Thread.start
 
-    def refuse(self, *args):
-        if refusals:
+    def refuse(thread):
+        if refusals and "_pool" in thread.name:
             raise refusals.pop()
-        return enqueue(self, *args)
+        start(thread)
 
-    monkeypatch.setattr(type(host), "enqueue", refuse)
-    driver._submit_turn = lambda turn: submit(turn) if not refusals else refuse(host)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
     worker.trigger_threadsafe()
     wait_until(lambda: worker.runs == 1)
     assert "worker e: its run was refused: can't start new thread" in caplog.text

@@ -189,11 +189,11 @@ class AgainLife(SerialLife, _Restarting):
         self.restarts = restarts
         self._delay = delay
         self._pause: float | None = None
-        self.owed = 1  # there is always another run due
+        self.driver.owed = 1  # there is always another run due
 
     def _begin(self) -> None:
         super()._begin()
-        if self.claim():
+        if self.driver.claim():
             self.enter()
 
     def _next(self) -> float | None:

@@ -39,17 +39,19 @@ class EventLife(SerialLife):
 
     def _begin(self) -> None:
         super()._begin()
-        if self.pending and self.claim():
+        if self.driver.pending and self.driver.claim():
             self.enter_at(self._due())
 
     def trigger(self) -> bool:
         """Make a run due; return False if the life is closed."""
         if not self.open:
             return False
+        due = self._not_before
         if self._debounce:
             self._quiet_at = self.driver.clock.now() + self._debounce
-        if self.want() and self.claim():
-            self.enter_at(self._due())
+            due = self._due()
+        if self.driver.prompt(due):
+            self.enter_at(due)
         return True
 
     def _due(self) -> float:
@@ -63,12 +65,12 @@ class EventLife(SerialLife):
 
     def on_run(self) -> None:
         """Take the triggers so far as answered."""
-        self.pending.clear()
+        self.driver.pending = False
         if self._spacing:
             self._not_before = self.driver.clock.now() + self._spacing
 
     def _next(self) -> float | None:
-        return self._due() if self.pending else None
+        return self._due() if self.driver.pending else None
 
 
 class TriggerEvent:
@@ -83,7 +85,7 @@ class TriggerEvent:
 
     def is_set(self) -> bool:
         """Return whether a trigger waits for a run."""
-        return bool(self._life.pending)
+        return self._life.driver.pending
 
 
 class BackgroundEventWorker(BackgroundAsyncWorker):

@@ -53,10 +53,10 @@ class _IntervalLife(SerialLife):
 
     def _begin(self) -> None:
         super()._begin()
-        first = None if self.pending else self._first()
+        first = None if self.driver.pending else self._first()
         if first is not None:
             self._arm(first)
-        elif self.claim():
+        elif self.driver.claim():
             self._on_start()
             self.enter()
 
@@ -92,7 +92,7 @@ class _IntervalLife(SerialLife):
         """
         if not self.open:
             return False
-        if self.want() and self.claim():
+        if self.driver.prompt(0.0):
             self.enter()
         return True
 
@@ -138,46 +138,40 @@ class RateLife(_IntervalLife):
 
     def _make_timer(self, first: float) -> TimerCore:
         # The timer that this one follows may be about to fire: that does no harm.
-        fire = self._fire_later if self._jitter else self._fire
+        fire = self._fire_later if self._jitter else self.driver.fire
         return self.driver.clock.call_every(
             self._interval, fire, missed=self._policy, first=first, slack=self._slack
         )
 
     def _fire_later(self) -> None:
-        self.driver.clock.call_later(_random() * self._jitter, self._fire, slack=self._slack)
+        driver = self.driver
+        driver.clock.call_later(_random() * self._jitter, driver.fire, slack=self._slack)
 
-    def _fire(self) -> None:
-        """Make a run due: on the tick, or in the loop."""
-        try:
-            self.idle.pop()
-        except KeyError:
-            self._fire_while_busy()
-            return
-        self.enter_taken()
-
-    def _fire_while_busy(self) -> None:
+    def fire_while_busy(self) -> None:
+        """Note that a run is owed, or missed."""
+        driver = self.driver
         with self.lock:
-            self.late = True
-            if self._policy != "burst" and (self.queued or self.owed):
+            driver.late = True
+            if self._policy != "burst" and (driver.queued or driver.owed):
                 self.tally.missed += 1
                 return
-            self.owed += 1
+            driver.owed += 1
         self.settle()  # the run may have ended before that was written down
 
     def on_run(self) -> None:
         """Begin a new phase if a trigger or the policy wants it."""
-        triggered = bool(self.pending)
-        self.pending.clear()
-        late, self.late = self.late, False
+        driver = self.driver
+        triggered, driver.pending = driver.pending, False
+        late, driver.late = driver.late, False
         if triggered or (late and self._policy == "delay"):
             self._arm(self._interval)
 
     def _next(self) -> float | None:
         with self.lock:
-            if self.pending:
+            if self.driver.pending:
                 self._forgive()
-            elif self.owed:
-                self.owed -= 1
+            elif self.driver.owed:
+                self.driver.owed -= 1
             else:
                 return None
             return 0.0
@@ -185,8 +179,8 @@ class RateLife(_IntervalLife):
     def _forgive(self) -> None:
         """Count what is owed as missed. The lock is held."""
         if self._policy != "burst":
-            self.tally.missed += self.owed
-            self.owed = 0
+            self.tally.missed += self.driver.owed
+            self.driver.owed = 0
 
     def skip(self) -> bool:
         """Begin a new phase; return False if the life is closed."""
@@ -227,7 +221,7 @@ class DelayLife(_IntervalLife):
     def _fire(self) -> None:
         """Make a run due, unless this comes from a timer that was replaced."""
         timer = self.timer
-        if timer is not None and not timer.active and self.claim():
+        if timer is not None and not timer.active and self.driver.claim():
             self.enter_due()
 
     def _pause(self) -> float:
@@ -244,7 +238,7 @@ class DelayLife(_IntervalLife):
 
     def skip(self) -> bool:
         """Begin the pause anew; return False if the life is closed."""
-        if self.idle:
+        if self.driver.idle:
             self._arm(self._pause())
         return self.open
 
