@@ -2180,10 +2180,10 @@ cdef enum:
     MANY_TIMERS = 8192  # so many are farther away from the processor than it pays to wait
     MOST_LEVELS = 17  # of four to the power of sixteen timers
 
-cdef inline void fetch_entries(Entry *first) noexcept nogil:
-    """Fetch the 64 entries that are three levels below one."""
+cdef inline void fetch_entries(Entry *first, Py_ssize_t count) noexcept nogil:
+    """Fetch what is below an entry: two levels below, and three where that is the last."""
     cdef Py_ssize_t i
-    for i in range(0, 64 * <Py_ssize_t>sizeof(Entry), 64):
+    for i in range(0, count * <Py_ssize_t>sizeof(Entry), 64):
         nt_prefetch(<char *>first + i)
 
 
@@ -2226,9 +2226,12 @@ cdef void sift_down(TickerCore self, Py_ssize_t i) noexcept:
     while True:
         child = (best << 2) + 1
         if child + 4 <= size:
-            below = (child << 4) + 5
-            if below >= MANY_TIMERS and below + 64 <= size:
-                fetch_entries(&heap[below])
+            below = (child << 2) + 1
+            if below >= MANY_TIMERS and below + 16 <= size:
+                fetch_entries(&heap[below], 16)
+                below = (below << 2) + 1
+                if (below << 2) >= size and below + 64 <= size:
+                    fetch_entries(&heap[below], 64)
             best = earliest_of_four(heap, child)
         elif child < size:  # less than four are left
             best = child
