@@ -10,7 +10,7 @@ from ..harness import Pair, Run, Subject, at_most, check, percentile
 from ..processes import fresh
 from ..supervised import ANCESTOR, an_ancestor, supervisor
 
-TRIGGERS = 50
+TRIGGERS = 30
 
 subject = Subject("event", "from a trigger to the run of an idle event worker; p50")
 
@@ -61,9 +61,9 @@ def _measure(run: Run, asynchronous: bool, rounds: int) -> Pair:
 
 @subject.row("trigger to run, plain target", ANCESTOR, at_most(1 / 4), compare="part")
 def of_plain_targets(run: Run) -> Pair:
-    return _measure(run, False, 3)
+    return _measure(run, False, 7)
 
 
 @subject.row("trigger to run, async target", ANCESTOR, compare="part")
 def of_async_targets(run: Run) -> Pair:
-    return _measure(run, True, 2)
+    return _measure(run, True, 3)
