@@ -17,7 +17,8 @@ without the GIL.
 - A task is hidden from the garbage collector until it can be part of a cycle: while it
   waits or runs the dispatcher owns it, and a result that holds no references makes no
   cycle. So is its copy of the context, which nobody else holds. A long queue so costs
-  the collector nothing.
+  the collector nothing. Without the GIL nothing is hidden: that collector looks at all
+  the memory each time, and does so the less often the more it knows of.
 - A job that an interval makes due is looked at by the thread of its loop alone.
 - The runs of a worker are kept apart by two bytes that are exchanged; see `SerialCore`.
 - Lanes are lists linked through the tasks themselves: queueing allocates nothing, and
@@ -62,6 +63,9 @@ cdef extern from "_platform.h":
     void *nt_get_place() nogil
     void nt_set_place(void *place) nogil
     PyObject *nt_take_exception()
+    void nt_hide(PyObject *op)
+    void nt_lend(PyObject *op)
+    void nt_hand_over(PyObject *op)
     bint nt_is_coroutine_function(object fn)
     object nt_new(object type, object no_args)
 
@@ -89,7 +93,6 @@ cdef extern from "Python.h":
     int PyObject_IS_GC(object op)
     int PyObject_GC_IsTracked(object op)
     void PyObject_GC_Track(PyObject *op)
-    void PyObject_GC_UnTrack(PyObject *op)
     object PyMethod_New(object fn, object owner)
     object PyContext_Copy(object context)
     object PyObject_Call(object fn, tuple args, dict kwargs)
@@ -840,6 +843,7 @@ cdef int execute(TaskCore self, Place *place, Parker **deferred) except -1:
         failed = True
         outcome = nt_take_exception()
     value = <object>outcome
+    nt_hand_over(outcome)
     Py_DECREF(value)  # ours, beside that of the local
     self.finished = nt_now()
     if place is not NULL:
@@ -1021,10 +1025,13 @@ cdef TaskCore make(Dispatcher self, object fn, tuple args, dict kwargs, unsigned
     if kwargs:
         task.kwargs = kwargs
     task.context = PyContext_CopyCurrent()
-    PyObject_GC_UnTrack(task.context)
+    nt_hand_over(<PyObject *>fn)
+    nt_hand_over(<PyObject *>args)
+    nt_hand_over(task.context)
+    nt_hide(task.context)
     task.lane_ = lane
     task.dispatcher = self
-    PyObject_GC_UnTrack(<PyObject *>task)
+    nt_hide(<PyObject *>task)
     return task
 
 
@@ -1155,7 +1162,7 @@ cdef inline void link(LaneState *lane, TaskCore task) noexcept:
     else:
         (<TaskCore>lane.tail).next = <PyObject *>task
     lane.tail = <PyObject *>task
-    Py_INCREF(task)
+    nt_lend(<PyObject *>task)
     lane.count += 1
 
 
@@ -1169,7 +1176,7 @@ cdef inline void link_first(LaneState *lane, TaskCore task) noexcept:
     else:
         (<TaskCore>lane.head).prev = <PyObject *>task
     lane.head = <PyObject *>task
-    Py_INCREF(task)
+    nt_lend(<PyObject *>task)
     lane.count += 1
 
 

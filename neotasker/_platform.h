@@ -48,13 +48,30 @@ static inline unsigned char nt_swap(unsigned char *p, unsigned char v) {
 }
 #endif
 
+/* Wait for as long as a line of the cache needs from one processor to another. */
+#if defined(__x86_64__) || defined(__i386__)
+#  define nt_pause() __builtin_ia32_pause()
+#elif defined(__aarch64__)
+#  define nt_pause() __asm__ volatile ("isb")
+#endif
+
 /* A mutex of one byte that starts out unlocked when zeroed. It is never held while
  * user code runs, objects are created or the interpreter is let go, so a thread that
  * finds it taken waits for a few dozen instructions of another. Before 3.13, which
  * brought PyMutex, that is a spin that lets the other thread have the interpreter. */
 #if PY_VERSION_HEX >= 0x030D0000
 typedef PyMutex nt_mutex;
-static inline void nt_lock(nt_mutex *m) { PyMutex_Lock(m); }
+static inline void nt_lock(nt_mutex *m) {
+#  if defined(Py_GIL_DISABLED) && defined(nt_pause)
+    /* PyMutex asks the system to run another thread as soon as it finds it taken, which
+     * takes ten times as long as until it is free. */
+    int patience = 100;
+    while (patience-- && (__atomic_load_n(&m->_bits, __ATOMIC_RELAXED) & 1)) {
+        nt_pause();
+    }
+#  endif
+    PyMutex_Lock(m);
+}
 static inline void nt_unlock(nt_mutex *m) { PyMutex_Unlock(m); }
 #else
 typedef struct { unsigned char taken; } nt_mutex;
@@ -161,6 +178,39 @@ static inline PyObject *nt_take_exception(void) {
     }
     Py_XDECREF(type);
     return value;
+#endif
+}
+
+/* Take a reference that a thread will let go which is not the one that made the object.
+ *
+ * Without the GIL an object counts the references of the thread that made it apart from
+ * those of all others. One that was taken here and is let go elsewhere makes the interpreter
+ * stop and settle the two counts, under a lock, for each task. So it is counted with those
+ * of the others from the beginning. `nt_hand_over` does so with one that was taken. */
+static inline void nt_lend(PyObject *op) {
+#ifdef Py_GIL_DISABLED
+    if (!_Py_IsImmortal(op)) {
+        _Py_atomic_add_ssize(&op->ob_ref_shared, (Py_ssize_t)1 << _Py_REF_SHARED_SHIFT);
+    }
+#else
+    Py_INCREF(op);
+#endif
+}
+static inline void nt_hand_over(PyObject *op) {
+#ifdef Py_GIL_DISABLED
+    nt_lend(op);
+    Py_DECREF(op);
+#else
+    (void)op;
+#endif
+}
+
+/* Hide an object from the garbage collector, where that makes less to do for it. */
+static inline void nt_hide(PyObject *op) {
+#ifdef Py_GIL_DISABLED
+    (void)op;
+#else
+    PyObject_GC_UnTrack(op);
 #endif
 }
 
