@@ -2933,9 +2933,9 @@ cdef class JobCore:
             task = PyObject_Call(_Task, (coro,), options)
             task.result()
         except BaseException as exc:
-            if task is None and coro is not None:
-                coro.close()
-            if task is not None and not task.done():
+            if task is None:
+                close_quietly(coro)
+            elif not task.done():
                 self._stays_on(self.began, task)
                 return
             if not isinstance(exc, _TaskCancelled):
@@ -2944,6 +2944,15 @@ cdef class JobCore:
             options["context"] = None
         self.lasted = now_of(self.ticker) / 1e9 - self.began
         self._running = 0
+
+
+cdef int close_quietly(coro) except -1:
+    """Close a coroutine that could not be made a task, if it is one."""
+    try:
+        coro.close()
+    except BaseException:
+        pass
+    return 0
 
 
 # Runs of a worker, one after another.
@@ -2969,6 +2978,7 @@ cdef class SerialCore:
     cdef bint checks, paces
     cdef nt_mutex mutex  # protects the task
     cdef public long long owed
+    cdef public double not_before
     cdef unsigned long thread_
     cdef object life, run, task_
     cdef Tally tally
@@ -3005,7 +3015,7 @@ cdef class SerialCore:
 
     @pending.setter
     def pending(self, bint value):
-        nt_store(&self.pending_, value)
+        nt_swap(&self.pending_, value)  # a run that clears it reads nothing before that
 
     @property
     def open(self):
@@ -3069,11 +3079,12 @@ cdef class SerialCore:
         nt_swap(&self.queued_, YES)
         return True
 
-    def prompt(self, double due):
-        """Have a run begin that begins from now on, if none is to: not before *due*.
+    def prompt(self, bint hold=False):
+        """Have a run begin that begins from now on, if none is to, or `not_before`.
 
         Returns:
-            Whether one was claimed that is yet to be entered when it is due.
+            Whether one was claimed that is yet to be entered when it is due; with *hold*
+            the caller is to do so in any case.
         """
         nt_swap(&self.pending_, YES)
         if not self.life.begun and not self.life.want():
@@ -3081,7 +3092,8 @@ cdef class SerialCore:
         if nt_swap(&self.idle_, NO) == NO:
             return False
         nt_swap(&self.queued_, YES)
-        if due and due > self.clock_.now():
+        # What the run before has set is looked at now that it has ended.
+        if hold or (self.not_before and self.not_before > self.clock_.now()):
             return True
         if self.lane is None:
             self.enter()
@@ -3143,17 +3155,18 @@ cdef int keep_task(SerialCore self, task) except -1:
 cdef int enter_pool(SerialCore self) except -1:
     """Hand the claimed run to the pool, whatever its bound: there is one for each worker."""
     cdef Submitter lane = self.lane
-    cdef TaskCore task
+    cdef TaskCore task = None
     if lane is not None and lane.dispatcher.launcher is None:
         try:
             task = make(
                 lane.dispatcher, PyMethod_New(_turn, self), _NO_ARGS, None, lane.lane_
             )
-            keep_task(self, task)
             enqueue(lane.dispatcher, task, True)
+            keep_task(self, task)
             return 0
         except (RuntimeError, MemoryError):  # runs may yet be let in while workers stop
-            pass
+            if task is not None:
+                task.cancel()
     self.enter_slowly()
     return 0
 

@@ -1805,8 +1805,9 @@ class JobCore:
         except _TaskCancelled:
             pass
         except BaseException as exc:
-            if task is None and coro is not None:
-                coro.close()
+            if task is None:
+                with suppress(BaseException):  # it may be no coroutine
+                    coro.close()
             self._failed(exc)
         self._lasted = now() - began
         self._running = 0
@@ -1937,6 +1938,7 @@ class SerialCore:
         "_tally",
         "_task",
         "_thread",
+        "not_before",
         "owed",
     )
 
@@ -1949,6 +1951,7 @@ class SerialCore:
         self._task = None
         self._thread = 0
         self.owed = 0
+        self.not_before = 0.0  # by the clock; touched by who has claimed a run
 
     def _stage(self, life, tally, run, lane, clock, *, checks, paces):
         """Take what runs need; *lane*: of the pool that they are made in, or None."""
@@ -2041,18 +2044,20 @@ class SerialCore:
         self._queued.add(None)
         return True
 
-    def prompt(self, due):
-        """Have a run begin that begins from now on, if none is to: not before *due*.
+    def prompt(self, hold=False):
+        """Have a run begin that begins from now on, if none is to, or `not_before`.
 
         Returns:
-            Whether one was claimed that is yet to be entered when it is due.
+            Whether one was claimed that is yet to be entered when it is due; with *hold*
+            the caller is to do so in any case.
         """
         self._pending.add(None)
         if not self._life.begun and not self._life.want():
             return False
         if not self.claim():
             return False
-        if due and due > self._now():
+        # What the run before has set is looked at now that it has ended.
+        if hold or (self.not_before and self.not_before > self._now()):
             return True
         self.enter()
         return False
@@ -2075,12 +2080,13 @@ class SerialCore:
         lane = self._lane
         if lane is not None and lane._dispatcher._launcher is None:
             dispatcher = lane._dispatcher
+            task = dispatcher.make(self.turn, (), None, lane._lane)
             try:
-                self._task = task = dispatcher.make(self.turn, (), None, lane._lane)
                 dispatcher.enqueue(task)
+                self._task = task
                 return
             except (RuntimeError, MemoryError):  # runs may yet be let in while workers stop
-                pass
+                task.cancel()
         self.enter_slowly()
 
     def turn(self):

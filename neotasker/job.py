@@ -225,6 +225,8 @@ class AsyncJob(JobCore, OwnRun):
                 self.interval, fire, missed=self._policy, first=first
             )
             self._ready = True
+        if not (self._active and scheduler._active):  # a signal handler came in between
+            self._disarm()
 
     def _clock(self) -> Timing:
         """Return the clock that calls where the job begins its runs."""

@@ -100,10 +100,12 @@ class AsyncJobScheduler:
                 self._leave_loop()
                 if gate is not None:
                     gate.tenants.add(self)
+            eager = gate is not None and gate.starts_eagerly
+            if gate is not self._gate or eager != (self._task_options is not None):
+                self._task_options = None
+                if gate is not None and eager:
+                    self._task_options = {"loop": gate.loop, "eager_start": True}
             self._port, self._gate = port, gate
-            self._task_options = None
-            if gate is not None and gate.starts_eagerly:
-                self._task_options = {"loop": gate.loop, "eager_start": True}
             self._now = self._host.ticker.now
             self._active = True
             for job in list(self._jobs.values()):

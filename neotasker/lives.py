@@ -319,6 +319,7 @@ class Runs(Protocol):
     """How runs are made: the driver of a `SerialLife`, a ``SerialCore``."""
 
     owed: int
+    not_before: float
     pending: bool
     open: bool
     late: bool
@@ -342,7 +343,7 @@ class Runs(Protocol):
 
     def claim(self) -> bool: ...
 
-    def prompt(self, due: float) -> bool: ...
+    def prompt(self, hold: bool = False) -> bool: ...
 
     def fire(self) -> None: ...
 

@@ -119,7 +119,11 @@ class PoolRuns(SerialCore, OwnRun):
     def was_not_run(self, error: BaseException | None) -> None:
         """Hand the run to the pool once more, unless it was made void meanwhile."""
         life = self.life
-        if not (self.queued and life.open and life.host.active):
+        if not life.open:
+            if self.take_queued():
+                self.conclude()
+            return
+        if not (self.queued and life.host.active):
             return
         if has_strayed(error, self._pool.executor):
             self.enter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import datetime
+import inspect
 import logging
 import threading
 import time
@@ -542,3 +543,52 @@ def test_a_job_says_what_is_wrong(virtual, job, error, words):
     with pytest.raises(error, match=words):
         virtual.create_async_job(**{"target": target, **job})
     assert virtual.default_async_job_scheduler.jobs == []
+
+
+@pytest.mark.skipif(not hasattr(inspect, "markcoroutinefunction"), reason="not in 3.11")
+def test_a_target_that_is_marked_and_makes_no_coroutine_fails_each_time(host):
+    @inspect.markcoroutinefunction
+    def marked():
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(None)
+        return future
+
+    job = host.create_async_job(target=marked, interval=0.01)
+    wait_until(lambda: job.runs >= 3)
+    job.cancel()
+    wait_until(lambda: not job.running)
+    assert job.last_error is None or isinstance(job.last_error, TypeError)
+
+
+@pytest.mark.parametrize("what", ["cancel", "stop"])
+@pytest.mark.parametrize("again", [False, True], ids=["create", "start"])
+def test_what_ends_a_job_in_the_middle_of_its_start_ends_it(host, monkeypatch, what, again):
+    """As a signal handler or a finalizer may."""
+    jobs = host.create_async_job_scheduler("other")
+    clock_of = jobs._loop_clock
+    runs: list[int] = []
+
+    async def target():
+        runs.append(1)
+
+    def interrupted():
+        if what == "stop":
+            jobs.stop(wait=False)
+        else:
+            for job in jobs.jobs:
+                job.cancel()
+        return clock_of()
+
+    if again:
+        job = jobs.create_threadsafe(target, interval=0.01, timer=0.02)
+        jobs.stop()
+        runs.clear()
+    monkeypatch.setattr(jobs, "_loop_clock", interrupted)
+    if again:
+        jobs.start()
+    else:
+        job = jobs.create_threadsafe(target, interval=0.01, timer=0.02)
+    assert job.next_run is None
+    assert job.active is (what == "stop")
+    time.sleep(0.1)
+    assert runs == [] and not job.running

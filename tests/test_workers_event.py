@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 import time
+from concurrent.futures import Executor
 
 import pytest
 from helpers import switch_interval, wait_until
@@ -403,3 +404,31 @@ def test_a_run_that_the_pool_refuses_is_tried_again(nt, host, monkeypatch, caplo
     worker.trigger_threadsafe()
     wait_until(lambda: worker.runs == 1)
     assert "worker e: its run was refused: can't start new thread" in caplog.text
+
+
+def test_many_triggers_at_once_keep_to_the_throttle(nt, host):
+    runs: list[float] = []
+    with switch_interval():
+        for _ in range(50):
+            runs.clear()
+            worker = nt.BackgroundEventWorker(
+                "e", lambda: runs.append(time.monotonic()), supervisor=host, throttle=60
+            )
+            worker.start()
+            storm(worker, None, threads=4, triggers=20)
+            wait_until(lambda life=worker._life: life.driver.not_before)
+            worker.stop()
+            assert len(runs) == 1
+
+
+def test_a_stop_while_a_run_is_refused_ends_the_worker(nt, host):
+    class Refusing(Executor):
+        def submit(self, fn, /, *args, **kwargs):
+            worker.stop(wait=False)
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    worker = nt.BackgroundEventWorker("e", print, supervisor=host, pool=Refusing())
+    worker.start()
+    worker.trigger_threadsafe()
+    assert worker.wait_until_stop(5)
+    assert worker._current_task is None

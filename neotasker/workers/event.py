@@ -20,7 +20,7 @@ class EventLife(SerialLife):
     come before that run begins share it; one that comes while it is on makes one more.
     """
 
-    __slots__ = ("_debounce", "_not_before", "_quiet_at", "_spacing")
+    __slots__ = ("_debounce", "_quiet_at", "_spacing")
 
     def __init__(
         self,
@@ -33,7 +33,6 @@ class EventLife(SerialLife):
     ) -> None:
         super().__init__(worker, host, call, make_runs)
         self._spacing = spacing  # least seconds between the beginnings of two runs
-        self._not_before = 0.0
         self._debounce = debounce
         self._quiet_at = 0.0  # when the triggers will have been silent long enough
 
@@ -46,16 +45,14 @@ class EventLife(SerialLife):
         """Make a run due; return False if the life is closed."""
         if not self.open:
             return False
-        due = self._not_before
         if self._debounce:
             self._quiet_at = self.driver.clock.now() + self._debounce
-            due = self._due()
-        if self.driver.prompt(due):
-            self.enter_at(due)
+        if self.driver.prompt(self._debounce > 0):
+            self.enter_at(self._due())
         return True
 
     def _due(self) -> float:
-        return max(self._not_before, self._quiet_at)
+        return max(self.driver.not_before, self._quiet_at)
 
     def _on_due(self) -> None:
         if self._debounce and self._quiet_at > self.driver.clock.now():
@@ -67,7 +64,7 @@ class EventLife(SerialLife):
         """Take the triggers so far as answered."""
         self.driver.pending = False
         if self._spacing:
-            self._not_before = self.driver.clock.now() + self._spacing
+            self.driver.not_before = self.driver.clock.now() + self._spacing
 
     def _next(self) -> float | None:
         return self._due() if self.driver.pending else None

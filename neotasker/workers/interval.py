@@ -92,8 +92,7 @@ class _IntervalLife(SerialLife):
         """
         if not self.open:
             return False
-        if self.driver.prompt(0.0):
-            self.enter()
+        self.driver.prompt()
         return True
 
     def skip(self) -> bool:
