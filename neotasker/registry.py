@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .aloop import ForeignLoop, LoopPort
 from .host import Host
 from .restarts import BACKOFF_CAP, RestartMode, Restarts
+from .signatures import parameters_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -354,9 +355,8 @@ def _call_stop(entry: _Entry, wait: bool | float, drain: bool) -> None:
 
 
 def _accepted(stop: Callable[..., Any], names: dict[str, Any]) -> list[str]:
-    try:
-        parameters = inspect.signature(stop).parameters.values()
-    except (TypeError, ValueError):
+    parameters = parameters_of(stop)
+    if parameters is None:
         return []
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return list(names)

@@ -277,3 +277,24 @@ def test_readme_names_only_files_that_are_there():
     links = re.findall(r"\]\(([^)#:]+)\)", text)
     assert links
     assert [link for link in links if not (TREE / link).exists()] == []
+
+
+def test_a_signature_that_cannot_be_read_at_once_is_read_again(nt, monkeypatch):
+    import inspect
+
+    from neotasker.signatures import parameters_of
+
+    failures = [SystemError("AST constructor recursion depth mismatch")] * 3
+    signature = inspect.signature
+
+    def refuse(fn):
+        if failures:
+            raise failures.pop()
+        return signature(fn)
+
+    monkeypatch.setattr(inspect, "signature", refuse)
+    assert [p.name for p in parameters_of(lambda a, *, b: None)] == ["a", "b"]
+    failures += [SystemError("again")] * 100
+    assert parameters_of(nothing) is None
+    failures.clear()
+    assert parameters_of(7) is None

@@ -20,6 +20,7 @@ FLOORS = {
         "latch.py",
         "restarts.py",
         "cron.py",
+        "signatures.py",
         "localproxy.py",
         "locker.py",
     },

@@ -19,6 +19,7 @@ from ..host import Host
 from ..lives import Call, Life, RunsFactory, Tally
 from ..priority import TASK_NORMAL, lane_of
 from ..runs import LoopRuns, PoolRuns
+from ..signatures import parameters_of
 
 __all__ = ["Worker", "seconds"]
 
@@ -535,11 +536,8 @@ def _keywords_of(fn: Callable[..., Any], positional: int) -> frozenset[str] | No
     )
     if code is not None and code.co_flags & inspect.CO_VARKEYWORDS:
         return None
-    try:
-        parameters = list(inspect.signature(fn).parameters.values())
-    except (TypeError, ValueError):
-        return None
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+    parameters = parameters_of(fn)
+    if parameters is None or any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
     ordered = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     named = [p for p in ordered[positional:] if p.kind is p.POSITIONAL_OR_KEYWORD]
