@@ -20,7 +20,7 @@ from concurrent import futures
 from zoneinfo import ZoneInfo
 
 import pytest
-from helpers import Blocker, run_python, switch_interval, wait_until
+from helpers import Blocker, needs_late_threads, run_python, switch_interval, wait_until
 
 
 @pytest.fixture
@@ -168,6 +168,7 @@ def test_apscheduler_794_1066_351_a_step_of_the_clock_floods_nobody(nt, virtual)
 # Exit and shutdown.
 
 
+@needs_late_threads
 def test_apscheduler_985_cpython_148280_threads_that_still_work_may_submit(nt):
     ran = run_python(
         """
@@ -200,6 +201,7 @@ def test_cpython_80961_shutdown_without_wait_does_not_block_the_exit(nt):
     assert time.monotonic() - began < 20
 
 
+@needs_late_threads
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_cpython_111358_a_blocked_thread_needs_two_ctrl_c_at_most(nt):
     code = """
