@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import math
 import os
@@ -277,7 +278,7 @@ class LoopPort:
             AloopError: the loop does not run; the coroutine was closed.
         """
         if type(coro) is not CoroutineType and not asyncio.iscoroutine(coro):
-            hint = ": call it first" if asyncio.iscoroutinefunction(coro) else ""
+            hint = ": call it first" if inspect.iscoroutinefunction(coro) else ""
             raise TypeError(f"a coroutine is needed, not {coro!r}{hint}")
         gate = self._gate
         if gate is not None:
