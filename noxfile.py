@@ -6,8 +6,8 @@ must say itself that it is the one that is wanted: a name may belong to a stub.
 
 Each is given a fresh environment with a wheel that is built by it, compiled (the suite then
 runs on both cores) or pure. ``nox -- ARGUMENTS`` hands arguments to pytest, and
-``nox -k "3.14 or table"`` chooses. The last session prints a table; it fails if an interpreter
-is missing and NEOTASKER_ALL=1 is set.
+``nox -s "suite(3.14-pure)" table`` chooses. The last session prints a table; it fails if an
+interpreter is missing and NEOTASKER_ALL=1 is set.
 """
 
 from __future__ import annotations

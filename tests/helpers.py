@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ __all__ = [
     "run_python",
     "switch_interval",
     "wait_until",
+    "wait_until_logged",
 ]
 
 needs_late_threads = pytest.mark.skipif(
@@ -53,6 +55,16 @@ def wait_until(
         threading.Event().wait(pause)
         pause = min(2 * pause, 0.02)
     return value
+
+
+def wait_until_logged(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Wait until the end of an object was logged; PyPy leaves that to its collector."""
+
+    def logged() -> bool:
+        gc.collect()
+        return text in caplog.text
+
+    wait_until(logged)
 
 
 class Blocker:

@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from helpers import Blocker, run_python, wait_until
+from helpers import Blocker, run_python, wait_until, wait_until_logged
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_a_callback_is_not_called_for_a_failure_which_is_logged(nt, task, caplog
     started = task(operator.truediv, callback=called.append)(1, 0)
     wait_until(started.done)
     started = None
-    wait_until(lambda: "ZeroDivisionError" in caplog.text)
+    wait_until_logged("ZeroDivisionError", caplog)
     assert not called
 
 

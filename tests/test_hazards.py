@@ -20,7 +20,14 @@ from concurrent import futures
 from zoneinfo import ZoneInfo
 
 import pytest
-from helpers import Blocker, needs_late_threads, run_python, switch_interval, wait_until
+from helpers import (
+    Blocker,
+    needs_late_threads,
+    run_python,
+    switch_interval,
+    wait_until,
+    wait_until_logged,
+)
 
 
 @pytest.fixture
@@ -244,7 +251,7 @@ def test_cpython_120508_schedule_77_exceptions_do_not_vanish_or_stop_a_schedule(
     scheduler = supervisor.create_async_job_scheduler("jobs")
     job = scheduler.create_threadsafe(fail, interval=0.005)
     wait_until(lambda: job.runs >= 5)
-    wait_until(lambda: gc.collect() is not None and "never retrieved" in caplog.text)
+    wait_until_logged("never retrieved", caplog)
     assert caplog.text.count("exception in job") >= 4
     assert isinstance(job.last_error, ValueError)
 
