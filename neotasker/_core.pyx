@@ -16,9 +16,10 @@ without the GIL.
   release might still touch them.
 - A task is hidden from the garbage collector until it can be part of a cycle: while it
   waits or runs the dispatcher owns it, and a result that holds no references makes no
-  cycle. So is its copy of the context, which nobody else holds. A long queue so costs
-  the collector nothing. Without the GIL nothing is hidden: that collector looks at all
-  the memory each time, and does so the less often the more it knows of.
+  cycle. So is its copy of the context, which nobody else holds; of an empty one there is
+  no copy, the task runs in a new one. A long queue so costs the collector nothing. Without
+  the GIL nothing is hidden: that collector looks at all the memory each time, and does so
+  the less often the more it knows of.
 - A job that an interval makes due is looked at by the thread of its loop alone.
 - The runs of a worker are kept apart by two bytes that are exchanged; see `SerialCore`.
 - Lanes are lists linked through the tasks themselves: queueing allocates nothing, and
@@ -33,6 +34,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.math cimport NAN, isnan
 from libc.string cimport memset
 
+import contextvars
 import functools
 import logging
 import os
@@ -68,6 +70,8 @@ cdef extern from "_platform.h":
     void nt_hand_over(PyObject *op)
     bint nt_is_coroutine_function(object fn)
     object nt_new(object type, object no_args)
+    PyObject *nt_copy_context() except? NULL
+    bint nt_is_untouched(PyObject *context)
 
 cdef extern from "pythread.h":
     ctypedef void *PyThread_type_lock
@@ -85,7 +89,7 @@ cdef extern from "pythread.h":
     unsigned long PyThread_get_thread_ident() nogil
 
 cdef extern from "Python.h":
-    PyObject *PyContext_CopyCurrent() except NULL
+    PyObject *PyContext_New()
     int PyContext_Enter(PyObject *context)
     int PyContext_Exit(PyObject *context)
     PyObject *raw_call "PyObject_Call" (PyObject *fn, PyObject *args, PyObject *kwargs)
@@ -105,6 +109,7 @@ cdef object _standard_logger = logging.getLogger("concurrent.futures")
 cdef object _Task = Task
 cdef object _partial = functools.partial
 cdef object _Condition = threading.Condition
+cdef object _Context = contextvars.Context
 cdef tuple _NO_ARGS = ()
 
 cdef enum:
@@ -725,7 +730,7 @@ cdef class TaskCore(FutureCore):
     cdef object fn
     cdef tuple args
     cdef dict kwargs
-    cdef PyObject *context  # owned, and hidden from the collector
+    cdef PyObject *context  # owned, and hidden from the collector; NULL: an empty one
     cdef Dispatcher dispatcher
     cdef long long queued
     cdef long long started
@@ -757,7 +762,7 @@ cdef class TaskCore(FutureCore):
     def _get_call(self):
         """Return the target, its arguments and its context, for a foreign executor to run."""
         if self.context is NULL:
-            return self.fn, self.args, self.kwargs, None
+            return self.fn, self.args, self.kwargs, None if self.fn is None else _Context()
         if not PyObject_GC_IsTracked(<object>self.context):
             PyObject_GC_Track(self.context)  # others will hold it
         return self.fn, self.args, self.kwargs, <object>self.context
@@ -830,15 +835,27 @@ cdef int execute(TaskCore self, Place *place, Parker **deferred) except -1:
     """Run a task that was begun, and end it."""
     cdef PyObject *outcome
     cdef PyObject *kwargs
+    cdef PyObject *context = self.context
+    cdef PyObject *empty = NULL  # owned, in place of one of the task's own
     cdef bint failed
     kwargs = <PyObject *>self.kwargs if self.kwargs is not None else NULL
-    if PyContext_Enter(self.context) == 0:
+    if context is NULL:
+        if place is not NULL:
+            empty = place.empty
+            place.empty = NULL
+        if empty is NULL:
+            empty = PyContext_New()
+        context = empty
+    if context is not NULL and PyContext_Enter(context) == 0:
         outcome = raw_call(<PyObject *>self.fn, <PyObject *>self.args, kwargs)
         failed = outcome is NULL
         if failed:
             outcome = nt_take_exception()
-        if PyContext_Exit(self.context) < 0:  # the target left it by itself
+        if PyContext_Exit(context) < 0:  # the target left it by itself
             PyErr_Clear()
+        elif place is not NULL and empty is not NULL and nt_is_untouched(empty):
+            place.empty = empty
+            empty = NULL
     else:
         failed = True
         outcome = nt_take_exception()
@@ -848,6 +865,7 @@ cdef int execute(TaskCore self, Place *place, Parker **deferred) except -1:
     self.finished = nt_now()
     if place is not NULL:
         clear_place(place)
+    Py_XDECREF(empty)
     drop(self)
     try:
         settle(self, FINISHED, failed, value, deferred)
@@ -874,6 +892,7 @@ cdef struct Place:
     Place *before
     nt_mutex *mutex
     PyObject *dispatcher  # borrowed from the thread
+    PyObject *empty  # a context for the next task without one, or NULL; the thread's own
 
 
 cdef int clear_place(Place *place) except -1:
@@ -1024,11 +1043,12 @@ cdef TaskCore make(Dispatcher self, object fn, tuple args, dict kwargs, unsigned
     task.args = args
     if kwargs:
         task.kwargs = kwargs
-    task.context = PyContext_CopyCurrent()
+    task.context = nt_copy_context()
     nt_hand_over(<PyObject *>fn)
     nt_hand_over(<PyObject *>args)
-    nt_hand_over(task.context)
-    nt_hide(task.context)
+    if task.context is not NULL:
+        nt_hand_over(task.context)
+        nt_hide(task.context)
     task.lane_ = lane
     task.dispatcher = self
     nt_hide(<PyObject *>task)
@@ -1631,6 +1651,7 @@ cdef class Dispatcher:
         finally:
             nt_set_place(NULL)
             parker_put(place.parker)
+            Py_XDECREF(place.empty)
 
     def release(self, TaskCore task not None):
         """Give back the place of a task that the launcher ran."""
@@ -2979,6 +3000,7 @@ cdef class SerialCore:
     cdef nt_mutex mutex  # protects the task
     cdef public long long owed
     cdef public double not_before
+    cdef double spacing  # negative: the life sees to what a run makes up for
     cdef unsigned long thread_
     cdef object life, run, task_
     cdef Tally tally
@@ -2988,8 +3010,14 @@ cdef class SerialCore:
     def __cinit__(self, *args, **kwargs):
         self.idle_ = self.open_ = YES
 
-    def _stage(self, life, tally, run, lane, clock, *, checks, paces):
-        """Take what runs need; *lane*: of the pool that they are made in, or None."""
+    def _stage(self, life, tally, run, lane, clock, *, checks, paces, spacing):
+        """Take what runs need.
+
+        Parameters:
+            lane: of the pool that they are made in, or None.
+            spacing: least seconds between the beginnings of two prompted runs; None: the
+                life sees to what is pending or late as a run begins, in `on_run`.
+        """
         self.life = life
         self.tally = tally
         self.run = run
@@ -2997,6 +3025,7 @@ cdef class SerialCore:
         self.clock_ = clock
         self.checks = checks
         self.paces = paces
+        self.spacing = -1 if spacing is None else spacing
 
     @property
     def idle(self):
@@ -3086,20 +3115,19 @@ cdef class SerialCore:
             Whether one was claimed that is yet to be entered when it is due; with *hold*
             the caller is to do so in any case.
         """
-        nt_swap(&self.pending_, YES)
-        if not self.life.begun and not self.life.want():
+        return prompt(self, hold)
+
+    def trigger(self):
+        """Prompt a run, to begin when it is due; return False if none may begin."""
+        if not nt_load(&self.open_):
             return False
-        if nt_swap(&self.idle_, NO) == NO:
-            return False
-        nt_swap(&self.queued_, YES)
-        # What the run before has set is looked at now that it has ended.
-        if hold or (self.not_before and self.not_before > self.clock_.now()):
-            return True
-        if self.lane is None:
-            self.enter()
-        else:
-            enter_pool(self)
-        return False
+        if prompt(self, False):
+            self.life.enter_at(self.not_before)
+        return True
+
+    def answer(self):
+        """See to what is pending or late as a run begins that makes up for it."""
+        answer(self)
 
     def fire(self):
         """Make a run due: on the tick, or in the loop."""
@@ -3121,7 +3149,7 @@ cdef class SerialCore:
             return  # void
         if nt_load(&self.open_):
             if nt_load(&self.pending_) or nt_load(&self.late_):
-                self.life.on_run()
+                answer(self)
             self.tally.runs += 1
             self.thread_ = PyThread_get_thread_ident()
             try:
@@ -3140,6 +3168,34 @@ cdef class SerialCore:
 
 
 cdef object _turn = SerialCore.turn
+
+
+cdef bint prompt(SerialCore self, bint hold) except -1:
+    nt_swap(&self.pending_, YES)
+    if not self.life.begun and not self.life.want():
+        return False
+    if nt_swap(&self.idle_, NO) == NO:
+        return False
+    nt_swap(&self.queued_, YES)
+    # What the run before has set is looked at now that it has ended.
+    if hold or (self.not_before and self.not_before > self.clock_.now()):
+        return True
+    if self.lane is None:
+        self.enter()
+    else:
+        enter_pool(self)
+    return False
+
+
+cdef int answer(SerialCore self) except -1:
+    if self.spacing < 0:
+        self.life.on_run()
+        return 0
+    nt_swap(&self.pending_, NO)  # before anything that the run may read
+    nt_store(&self.late_, NO)
+    if self.spacing:
+        self.not_before = self.clock_.now() + self.spacing
+    return 0
 
 
 cdef int keep_task(SerialCore self, task) except -1:

@@ -1917,9 +1917,10 @@ class SerialCore:
     operations are atomic and ordered; in the compiled core they are bytes that are
     exchanged.
 
-    Assumes: `_stage` was called before there is a run. A life has `want`, `on_run`,
-    `failed`, `returned`, `after_run`, `settle` and `fire_while_busy`; a subclass has
-    `enter_taken`, and `enter_slowly` for a pool that does not take the run as it is.
+    Assumes: `_stage` was called before there is a run. A life has `want`, `failed`,
+    `returned`, `after_run`, `settle`, `enter_at` and `fire_while_busy`, and `on_run` if it
+    has no spacing; a subclass has `enter_taken`, and `enter_slowly` for a pool that does
+    not take the run as it is.
     ``owed`` is protected by the life's lock.
     """
 
@@ -1935,6 +1936,7 @@ class SerialCore:
         "_pending",
         "_queued",
         "_run",
+        "_spacing",
         "_tally",
         "_task",
         "_thread",
@@ -1953,8 +1955,14 @@ class SerialCore:
         self.owed = 0
         self.not_before = 0.0  # by the clock; touched by who has claimed a run
 
-    def _stage(self, life, tally, run, lane, clock, *, checks, paces):
-        """Take what runs need; *lane*: of the pool that they are made in, or None."""
+    def _stage(self, life, tally, run, lane, clock, *, checks, paces, spacing):
+        """Take what runs need.
+
+        Parameters:
+            lane: of the pool that they are made in, or None.
+            spacing: least seconds between the beginnings of two prompted runs; None: the
+                life sees to what is pending or late as a run begins, in `on_run`.
+        """
         self._life = life
         self._tally = tally
         self._run = run
@@ -1962,6 +1970,7 @@ class SerialCore:
         self._now = clock.now
         self._checks = checks
         self._paces = paces
+        self._spacing = spacing
 
     @property
     def idle(self):
@@ -2062,6 +2071,24 @@ class SerialCore:
         self.enter()
         return False
 
+    def trigger(self):
+        """Prompt a run, to begin when it is due; return False if none may begin."""
+        if not self._open:
+            return False
+        if self.prompt():
+            self._life.enter_at(self.not_before)
+        return True
+
+    def answer(self):
+        """See to what is pending or late as a run begins that makes up for it."""
+        if self._spacing is None:
+            self._life.on_run()
+            return
+        self._pending.clear()
+        self._late = False
+        if self._spacing:
+            self.not_before = self._now() + self._spacing
+
     def fire(self):
         """Make a run due: on the tick, or in the loop."""
         try:
@@ -2098,7 +2125,7 @@ class SerialCore:
         life = self._life
         if self._open:
             if self._pending or self._late:
-                life.on_run()
+                self.answer()
             self._tally.runs += 1
             self._thread = get_ident()
             try:

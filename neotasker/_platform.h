@@ -214,6 +214,27 @@ static inline void nt_hide(PyObject *op) {
 #endif
 }
 
+/* Return a copy of the current context, or NULL without an exception if it has nothing in
+ * it: what runs in a new one then cannot tell the difference. */
+static inline PyObject *nt_copy_context(void) {
+    PyObject *context = PyThreadState_Get()->context;
+    if (context == NULL || PyObject_Size(context) == 0) {
+        return NULL;
+    }
+    return PyContext_CopyCurrent();
+}
+
+/* Whether a context that a call has left can serve another: nothing is in it, and nobody
+ * else holds it. Without the GIL a look at the count of references does not tell. */
+static inline int nt_is_untouched(PyObject *context) {
+#ifdef Py_GIL_DISABLED
+    (void)context;
+    return 0;
+#else
+    return Py_REFCNT(context) == 1 && PyObject_Size(context) == 0;
+#endif
+}
+
 /* Whether calling it only makes a coroutine: for functions and methods. */
 static inline int nt_is_coroutine_function(PyObject *fn) {
     if (PyMethod_Check(fn)) {

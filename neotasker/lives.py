@@ -128,6 +128,12 @@ class Life:
         "worker",
     )
 
+    paces = False
+    """Whether runs are followed by something: `after_run`."""
+
+    spacing: float | None = 0.0
+    """Least seconds between prompted runs; None: `on_run` sees to what begins a run."""
+
     def __init__(self, worker: Owner, host: Host, call: Call) -> None:
         self.worker = worker
         self.host = host
@@ -345,6 +351,8 @@ class Runs(Protocol):
 
     def prompt(self, hold: bool = False) -> bool: ...
 
+    def trigger(self) -> bool: ...
+
     def fire(self) -> None: ...
 
     clock: Timing
@@ -379,9 +387,6 @@ class SerialLife(Life):
 
     __slots__ = ("driver", "enter", "enter_due")
 
-    paces = False
-    """Whether runs are followed by something: `after_run`."""
-
     def __init__(self, worker: Owner, host: Host, call: Call, make_runs: RunsFactory) -> None:
         super().__init__(worker, host, call)
         self.driver: Runs = make_runs(self)
@@ -392,8 +397,7 @@ class SerialLife(Life):
 
     def on_run(self) -> None:
         """See to what is pending or late as a run begins that makes up for it."""
-        self.driver.pending = False
-        self.driver.late = False
+        raise NotImplementedError
 
     def after_run(self) -> None:
         """See to what each run is followed by, before the next can begin."""

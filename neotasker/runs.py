@@ -79,7 +79,16 @@ class PoolRuns(SerialCore, OwnRun):
         if executor is None:
             lane = life.host.lane(call.priority)
         checks, paces = call.checks_result, life.paces
-        self._stage(life, life.tally, run, lane, self.clock, checks=checks, paces=paces)
+        self._stage(
+            life,
+            life.tally,
+            run,
+            lane,
+            self.clock,
+            checks=checks,
+            paces=paces,
+            spacing=life.spacing,
+        )
 
     def begin(self) -> None:
         """Be ready: nothing is needed."""
@@ -147,7 +156,7 @@ class PoolRuns(SerialCore, OwnRun):
             self._land()
             return False
         if self.pending or self.late:
-            life.on_run()
+            self.answer()
         life.tally.runs += 1
         return True
 
@@ -243,7 +252,16 @@ class LoopRuns(SerialCore):
         self.loop: asyncio.AbstractEventLoop = port.get_loop()
         self.woken = False
         call = life.call
-        self._stage(life, life.tally, call.bound, None, self.clock, checks=False, paces=False)
+        self._stage(
+            life,
+            life.tally,
+            call.bound,
+            None,
+            self.clock,
+            checks=False,
+            paces=False,
+            spacing=life.spacing,
+        )
         self._context = call.context
         self._held: Any = _NOTHING  # what a run waits for, on its way to the task
         self._waiter: asyncio.Future[None] | None = None
@@ -395,7 +413,7 @@ class LoopRuns(SerialCore):
                 continue  # void
             if life.open:
                 if self.pending or self.late:
-                    life.on_run()
+                    self.answer()
                 tally.runs += 1
                 try:
                     coro = run()

@@ -148,7 +148,7 @@ def run_python(
     code: str,
     *args: str,
     timeout: float = 60,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
     stdin: str | None = None,
 ) -> Ran:
     """Run *code* in a fresh interpreter, on the core that is active here.
@@ -161,20 +161,22 @@ def run_python(
         code: the program, indented or not.
         args: ``sys.argv[1:]`` of the program.
         timeout: seconds.
-        env: variables to set beside those of this process.
+        env: variables to set beside those of this process; None takes one away.
         stdin: what the program can read; nothing when left out.
     """
     package = sys.modules.get("neotasker")
     paths = [os.environ.get("PYTHONPATH", "")]
     if package is not None and package.__file__:
         paths.insert(0, str(Path(package.__file__).parent.parent))
+    path = os.pathsep.join(filter(None, paths))
+    variables = {**os.environ, "PYTHONPATH": path, **(env or {})}
     # Whoever runs the tests in the background may have had Ctrl+C ignored.
     guard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     guard += f"import faulthandler; faulthandler.dump_traceback_later({timeout}, exit=True)\n"
     done = subprocess.run(
         [sys.executable, "-P", "-X", "faulthandler", "-c", guard + dedent(code), *args],
         input=stdin,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **(env or {})},
+        env={name: value for name, value in variables.items() if value is not None},
         capture_output=True,
         text=True,
         timeout=timeout + 10,

@@ -6,6 +6,7 @@ import asyncio
 import operator
 import os
 import queue
+import signal
 import threading
 import time
 
@@ -382,7 +383,7 @@ def test_lanes_and_reserves_hold_before_processes(nt, supervisor):
 
 
 def test_a_process_that_dies_is_replaced(nt, processes):
-    task = processes.put_task(os._exit, (3,), tt=nt.TT_MP)
+    task = processes.put_task(signal.raise_signal, (signal.SIGTERM,), tt=nt.TT_MP)
     with pytest.raises(Exception, match="terminated abruptly"):
         task.result(60)
     assert processes.put_task(pow, (2, 3), tt=nt.TT_MP).result(60) == 8

@@ -146,6 +146,16 @@ def test_thread_executors_carry_the_context(supervisor, threads):
     assert supervisor.spawn(var.get).result(10) == "mine"
 
 
+def test_thread_executors_carry_an_empty_context_too(supervisor):
+    var = contextvars.ContextVar("var", default="none")
+    with futures.ThreadPoolExecutor(1, initializer=var.set, initargs=("theirs",)) as threads:
+        assert threads.submit(var.get).result(10) == "theirs"
+        supervisor.thread_pool = threads
+        task = contextvars.Context().run(supervisor.spawn, var.get)
+        assert task.result(10) == "none"
+        supervisor.thread_pool = None
+
+
 def test_setting_sizes_without_an_executor_goes_back_to_own_threads(
     supervisor, threads, caplog
 ):

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent import futures
+from functools import partial
 
 import pytest
 from helpers import Blocker, needs_late_threads, run_python, switch_interval, wait_until
@@ -222,6 +223,30 @@ def test_a_task_runs_in_the_context_of_its_submitter(nt):
         pool.submit(who.set, "other").result(10)
         assert who.get() == "me"
         assert contextvars.Context().run(pool.submit, who.get).result(10) == "nobody"
+
+
+def test_what_a_task_sets_in_an_empty_context_ends_with_it(nt):
+    who = contextvars.ContextVar("who", default="nobody")
+    submit = partial(contextvars.Context().run, lambda fn, *args: pool.submit(fn, *args))
+
+    def hold():
+        held.append(contextvars.copy_context())
+        return who.set("holder")
+
+    def pass_by():
+        who.reset(who.set("passer-by"))
+
+    held = []
+    with nt.TaskPool(1) as pool:
+        assert submit(who.set, "other").result(10)
+        assert submit(who.get).result(10) == "nobody"
+        token = submit(hold).result(10)
+        assert submit(who.get).result(10) == "nobody"
+        submit(pass_by).result(10)
+        assert submit(lambda: list(contextvars.copy_context())).result(10) == []
+        assert token.var is who and list(held[0]) == []
+        inner = submit(lambda: (who.set("outer"), pool.submit(who.get))[1]).result(10)
+        assert inner.result(10) == "outer"
 
 
 def test_a_task_knows_its_id_priority_status_and_times(nt, flood):

@@ -20,7 +20,10 @@ class EventLife(SerialLife):
     come before that run begins share it; one that comes while it is on makes one more.
     """
 
-    __slots__ = ("_debounce", "_quiet_at", "_spacing")
+    __slots__ = ("_debounce", "_quiet_at", "spacing", "trigger")
+
+    trigger: Callable[[], bool]
+    """Makes a run due; returns False if the life is closed."""
 
     def __init__(
         self,
@@ -31,23 +34,22 @@ class EventLife(SerialLife):
         spacing: float,
         debounce: float,
     ) -> None:
+        self.spacing: float | None = spacing
         super().__init__(worker, host, call, make_runs)
-        self._spacing = spacing  # least seconds between the beginnings of two runs
         self._debounce = debounce
         self._quiet_at = 0.0  # when the triggers will have been silent long enough
+        self.trigger = self._trigger_when_quiet if debounce else self.driver.trigger
 
     def _begin(self) -> None:
         super()._begin()
         if self.driver.pending and self.driver.claim():
             self.enter_at(self._due())
 
-    def trigger(self) -> bool:
-        """Make a run due; return False if the life is closed."""
+    def _trigger_when_quiet(self) -> bool:
         if not self.open:
             return False
-        if self._debounce:
-            self._quiet_at = self.driver.clock.now() + self._debounce
-        if self.driver.prompt(self._debounce > 0):
+        self._quiet_at = self.driver.clock.now() + self._debounce
+        if self.driver.prompt(hold=True):
             self.enter_at(self._due())
         return True
 
@@ -59,12 +61,6 @@ class EventLife(SerialLife):
             self.enter_at(self._quiet_at)  # triggered again meanwhile
         else:
             self.enter_due()
-
-    def on_run(self) -> None:
-        """Take the triggers so far as answered."""
-        self.driver.pending = False
-        if self._spacing:
-            self.driver.not_before = self.driver.clock.now() + self._spacing
 
     def _next(self) -> float | None:
         return self._due() if self.driver.pending else None
@@ -91,6 +87,8 @@ class BackgroundEventWorker(BackgroundAsyncWorker):
     A trigger during a run means one more run; a storm of triggers means few. An idle
     worker answers at once; runs begin at least ``poll_delay`` apart.
     """
+
+    _life: EventLife | None
 
     def __init__(self, name: Any = None, fn: Callable[..., Any] | None = None, **kwargs: Any):
         """Make a worker; `start` runs it.
@@ -125,7 +123,7 @@ class BackgroundEventWorker(BackgroundAsyncWorker):
         Raises:
             WorkerNotStarted: it was never started.
         """
-        life: EventLife = self._running_life("it is triggered")
+        life = self._life or self._running_life("it is triggered")
         return life.trigger()
 
     def get_event_obj(self) -> TriggerEvent:

@@ -111,6 +111,8 @@ class RateLife(_IntervalLife):
 
     __slots__ = ("_interval", "_offset", "_policy")
 
+    spacing = None
+
     def __init__(
         self,
         worker: Any,
