@@ -1263,6 +1263,24 @@ cdef Place *plan(Dispatcher self, bint *start) noexcept:
     return place
 
 
+cdef int wake_ahead(Dispatcher self, unsigned char lane) except -1:
+    """Wake a thread for a task that is about to be put into a lane.
+
+    It takes longer to wake than the task to be made. One that is too early sleeps again.
+    """
+    cdef Place *place = NULL
+    nt_lock(&self.mutex)
+    if not self.waking and self.active_ < self.lanes[lane].limit:
+        place = self.idle_top
+        if place is not NULL:
+            self.waking = True
+            leave_idle(self, place)
+    nt_unlock(&self.mutex)
+    if place is not NULL:
+        PyThread_release_lock(place.parker.lock)
+    return 0
+
+
 cdef inline void join_idle(Dispatcher self, Place *place) noexcept:
     place.is_idle = True
     place.newer = NULL
@@ -2995,7 +3013,7 @@ cdef enum:
 cdef class SerialCore:
     """The tokens that keep runs of a worker one after another, and those in the pool."""
 
-    cdef unsigned char idle_, queued_, pending_, open_, late_  # atomic
+    cdef unsigned char idle_, queued_, pending_, open_, late_, begun_  # atomic
     cdef bint checks, paces
     cdef nt_mutex mutex  # protects the task
     cdef public long long owed
@@ -3006,6 +3024,7 @@ cdef class SerialCore:
     cdef Tally tally
     cdef Submitter lane
     cdef object clock_
+    cdef TickerCore ticker  # the clock, if it is one: it is then asked without a call
 
     def __cinit__(self, *args, **kwargs):
         self.idle_ = self.open_ = YES
@@ -3023,6 +3042,7 @@ cdef class SerialCore:
         self.run = run
         self.lane = lane
         self.clock_ = clock
+        self.ticker = clock if isinstance(clock, TickerCore) else None
         self.checks = checks
         self.paces = paces
         self.spacing = -1 if spacing is None else spacing
@@ -3172,19 +3192,27 @@ cdef object _turn = SerialCore.turn
 
 cdef bint prompt(SerialCore self, bint hold) except -1:
     nt_swap(&self.pending_, YES)
-    if not self.life.begun and not self.life.want():
-        return False
+    if not nt_load(&self.begun_):  # as a life that has begun stays so, it is asked once
+        if not self.life.begun and not self.life.want():
+            return False
+        nt_store(&self.begun_, YES)
     if nt_swap(&self.idle_, NO) == NO:
         return False
     nt_swap(&self.queued_, YES)
     # What the run before has set is looked at now that it has ended.
-    if hold or (self.not_before and self.not_before > self.clock_.now()):
+    if hold or (self.not_before and self.not_before > time_of(self)):
         return True
     if self.lane is None:
         self.enter()
     else:
         enter_pool(self)
     return False
+
+
+cdef inline double time_of(SerialCore self) except? -1:
+    if self.ticker is None:
+        return self.clock_.now()
+    return now_of(self.ticker) / 1e9
 
 
 cdef int answer(SerialCore self) except -1:
@@ -3194,7 +3222,7 @@ cdef int answer(SerialCore self) except -1:
     nt_swap(&self.pending_, NO)  # before anything that the run may read
     nt_store(&self.late_, NO)
     if self.spacing:
-        self.not_before = self.clock_.now() + self.spacing
+        self.not_before = time_of(self) + self.spacing
     return 0
 
 
@@ -3214,6 +3242,7 @@ cdef int enter_pool(SerialCore self) except -1:
     cdef TaskCore task = None
     if lane is not None and lane.dispatcher.launcher is None:
         try:
+            wake_ahead(lane.dispatcher, lane.lane_)
             task = make(
                 lane.dispatcher, PyMethod_New(_turn, self), _NO_ARGS, None, lane.lane_
             )
