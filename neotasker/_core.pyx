@@ -2107,6 +2107,7 @@ cdef long long FAR = 0x3fffffffffffffff
 cdef struct Periodic:
     long long interval
     int policy
+    bint queued  # in a queue of its interval, in place of the heap
     long long runs
     long long missed
 
@@ -2170,8 +2171,8 @@ cdef class TimerCore:
         nt_lock(&ticker.mutex)
         found = self.slot < <unsigned int>FIRED
         if found:
-            heap_remove(ticker, self)
-            if ticker.size < ticker.room >> 3:
+            take_out(ticker, self)
+            if ticker.size < ticker.room >> 3 or ticker.count < ticker.slots_room >> 6:
                 shrink(ticker)
             callback = self.callback  # no-cython-lint: let go after the unlock
             args = self.args  # no-cython-lint: likewise
@@ -2179,7 +2180,7 @@ cdef class TimerCore:
             self.args = None
         nt_unlock(&ticker.mutex)
         if found:
-            Py_DECREF(self)  # the heap's
+            Py_DECREF(self)  # the ticker's
         return found
 
 
@@ -2302,7 +2303,7 @@ cdef void sift_down(TickerCore self, Py_ssize_t i) noexcept:
 
 
 cdef void heap_push(TickerCore self, TimerCore timer) noexcept:
-    """Put a timer into the heap, which has room; the heap gets a reference. Mutex held."""
+    """Put a timer into the heap, which has room; the ticker gets a reference. Mutex held."""
     cdef Py_ssize_t i = self.size
     cdef unsigned int slot = self.free_slot
     if slot == <unsigned int>NO_SLOT:
@@ -2316,24 +2317,210 @@ cdef void heap_push(TickerCore self, TimerCore timer) noexcept:
     self.heap[i].slot = slot
     self.timers[slot] = <PyObject *>timer
     self.size += 1
+    self.count += 1
     Py_INCREF(timer)
     nt_store32(&timer.slot, slot)
     sift_up(self, i)
 
 
-cdef void heap_remove(TickerCore self, TimerCore timer) noexcept:
-    """Take a timer out; the reference of the heap is the caller's. The mutex is held."""
-    cdef Py_ssize_t i = self.places[timer.slot]
-    cdef Entry last
-    self.places[timer.slot] = self.free_slot
-    self.free_slot = timer.slot
+cdef inline void free_the_slot(TickerCore self, unsigned int slot) noexcept:
+    self.places[slot] = self.free_slot
+    self.free_slot = slot
+
+
+cdef void replace(TickerCore self, Py_ssize_t i, Entry entry) noexcept:
+    """Put an entry in the place of another."""
+    place_at(self, i, entry)
+    sift_up(self, i)
+    sift_down(self, self.places[entry.slot])
+
+
+cdef void heap_remove(TickerCore self, Py_ssize_t i) noexcept:
+    """Take an entry out of the heap."""
     self.size -= 1
-    nt_store32(&timer.slot, NO_SLOT)
     if i != self.size:
-        last = self.heap[self.size]
-        place_at(self, i, last)
-        sift_up(self, i)
-        sift_down(self, self.places[last.slot])
+        replace(self, i, self.heap[self.size])
+
+
+cdef void take_out(TickerCore self, TimerCore timer) noexcept:
+    """Take a timer out; the reference of the ticker is the caller's. The mutex is held."""
+    cdef unsigned int slot = timer.slot
+    cdef Queue *queue = NULL
+    cdef Entry following
+    self.count -= 1
+    nt_store32(&timer.slot, NO_SLOT)
+    if timer.periodic is not NULL:
+        queue = find_queue(self, timer)
+        if timer.periodic.queued:
+            self.timers[slot] = NULL
+            queue.dead += 1
+            if queue.dead > queue.count >> 1 and queue.count >= FEWEST:
+                bury(self, queue)
+            return
+    if queue is not NULL and queue.first == slot:
+        if leave_queue(self, queue, &following):
+            replace(self, self.places[slot], following)
+        else:
+            heap_remove(self, self.places[slot])
+    else:
+        heap_remove(self, self.places[slot])
+    free_the_slot(self, slot)
+
+
+# Queues of timers that fire again and again.
+#
+# Timers of one interval that are set anew as they fire are set in the order of their due
+# times. So they wait in line, and only the first of each line is in the heap: what a fire
+# costs does not grow with their number, and the memory that it needs is known long before.
+# One that would not come last, because it or one before it was late, goes into the heap;
+# in the end it finds its place in the line again.
+
+cdef enum:
+    QUEUES = 64  # for so many intervals, if no two fall upon the same
+    FEWEST = 16  # entries that a queue has room for
+
+cdef struct Queue:
+    long long interval
+    long long last  # the limit of the one that came last
+    Entry *ring
+    unsigned int room  # a power of two, or 0
+    unsigned int head
+    unsigned int count
+    unsigned int dead  # of those, how many were cancelled: their timer is NULL
+    unsigned int slack
+    unsigned int first  # the slot of the first, which is in the heap; NO_SLOT: there is none
+
+
+cdef inline Queue **place_of_queue(TickerCore self, TimerCore timer) noexcept:
+    cdef unsigned long long mixed = timer.periodic.interval ^ (
+        <unsigned long long>timer.slack_ << 20
+    )
+    return &self.queues[(mixed * <unsigned long long>0x9e3779b97f4a7c15) >> 58]
+
+
+cdef inline Queue *find_queue(TickerCore self, TimerCore timer) noexcept:
+    """Return the queue of a timer's interval and slack, or NULL."""
+    cdef Queue *queue = place_of_queue(self, timer)[0]
+    if queue is not NULL and (
+        queue.interval != timer.periodic.interval or queue.slack != timer.slack_
+    ):
+        return NULL
+    return queue
+
+
+cdef Queue *get_queue(TickerCore self, TimerCore timer) noexcept:
+    """Return the same, made if there is room for it."""
+    cdef Queue **place = place_of_queue(self, timer)
+    cdef Queue *queue = place[0]
+    if queue is NULL:
+        queue = <Queue *>PyMem_RawMalloc(sizeof(Queue))
+        if queue is NULL:
+            return NULL
+        memset(queue, 0, sizeof(Queue))
+        queue.first = NO_SLOT
+        place[0] = queue
+    if queue.first == <unsigned int>NO_SLOT:
+        queue.interval = timer.periodic.interval
+        queue.slack = timer.slack_
+    elif queue.interval != timer.periodic.interval or queue.slack != timer.slack_:
+        return NULL
+    return queue
+
+
+cdef inline Entry *in_ring(Queue *queue, unsigned int i) noexcept:
+    return &queue.ring[(queue.head + i) & (queue.room - 1)]
+
+
+cdef bint set_ring_room(Queue *queue, unsigned int room) noexcept:
+    """Let the queue have room for so many; return False if there is none."""
+    cdef Entry *ring = NULL
+    cdef unsigned int i
+    if room:
+        ring = <Entry *>PyMem_RawMalloc(room * sizeof(Entry))
+        if ring is NULL:
+            return False
+    for i in range(queue.count):
+        ring[i] = in_ring(queue, i)[0]
+    PyMem_RawFree(queue.ring)
+    queue.ring = ring
+    queue.room = room
+    queue.head = 0
+    return True
+
+
+cdef bint join_queue(Queue *queue, Entry entry) noexcept:
+    """Let an entry be the last; return False if there is no room."""
+    if queue.count == queue.room:
+        if queue.room >= <unsigned int>(FIRED >> 1):
+            return False
+        if not set_ring_room(queue, queue.room * 2 if queue.room else FEWEST):
+            return False
+    in_ring(queue, queue.count)[0] = entry
+    queue.count += 1
+    queue.last = entry.limit
+    return True
+
+
+cdef void jump_queue(Queue *queue, Entry entry) noexcept:
+    """Put an entry where it belongs, past all that are later; there is room."""
+    cdef unsigned int i = queue.count
+    queue.count += 1
+    while i and in_ring(queue, i - 1).limit > entry.limit:
+        in_ring(queue, i)[0] = in_ring(queue, i - 1)[0]
+        i -= 1
+    in_ring(queue, i)[0] = entry
+
+
+cdef inline void fetch_queued(TickerCore self, Queue *queue) noexcept:
+    """Fetch what will be needed of those that come soon: first where they are."""
+    cdef int level
+    cdef unsigned int slot
+    if queue.count > 12:
+        nt_prefetch_write(&self.places[in_ring(queue, 8).slot])
+        for level in range(4):
+            slot = in_ring(queue, level << 2).slot
+            if level == 3 or self.timers[slot] is not NULL:
+                fetch_timer(self, slot, level)
+
+
+cdef bint leave_queue(TickerCore self, Queue *queue, Entry *entry) noexcept:
+    """Take the next entry to be the first, in the heap; return False if there is none."""
+    cdef unsigned int slot
+    cdef bint found = False
+    queue.first = NO_SLOT
+    while queue.count and not found:
+        entry[0] = in_ring(queue, 0)[0]
+        queue.head = (queue.head + 1) & (queue.room - 1)
+        queue.count -= 1
+        slot = entry.slot
+        if self.timers[slot] is NULL:
+            queue.dead -= 1
+            free_the_slot(self, slot)
+        else:
+            queue.first = slot
+            (<TimerCore>self.timers[slot]).periodic.queued = False
+            found = True
+    if found:
+        fetch_queued(self, queue)
+    if queue.room > FEWEST and queue.count < queue.room >> 3:
+        set_ring_room(queue, queue.room >> 1)
+    return found
+
+
+cdef void bury(TickerCore self, Queue *queue) noexcept:
+    """Take out the entries of those that were cancelled."""
+    cdef unsigned int i, kept = 0
+    for i in range(queue.count):
+        if self.timers[in_ring(queue, i).slot] is NULL:
+            free_the_slot(self, in_ring(queue, i).slot)
+        else:
+            in_ring(queue, kept)[0] = in_ring(queue, i)[0]
+            kept += 1
+    queue.count = kept
+    queue.dead = 0
+    while queue.room > FEWEST and queue.count < queue.room >> 3:
+        if not set_ring_room(queue, queue.room >> 1):
+            return
 
 
 cdef long long nanoseconds(object seconds) except? -1:
@@ -2357,6 +2544,8 @@ cdef class TickerCore:
     cdef Entry *heap
     cdef Py_ssize_t size
     cdef Py_ssize_t room
+    cdef Queue *queues[QUEUES]
+    cdef Py_ssize_t count  # of all timers
     # By the slot of a timer: where it is in the heap, or the next free slot; and itself, owned.
     cdef unsigned int *places
     cdef PyObject **timers
@@ -2395,8 +2584,17 @@ cdef class TickerCore:
 
     def __dealloc__(self):
         cdef Py_ssize_t i
+        cdef unsigned int at
+        cdef Queue *queue
         for i in range(self.size):
             Py_DECREF(<object>self.timers[self.heap[i].slot])
+        for i in range(QUEUES):
+            queue = self.queues[i]
+            if queue is not NULL:
+                for at in range(queue.count):
+                    Py_XDECREF(self.timers[in_ring(queue, at).slot])
+                PyMem_RawFree(queue.ring)
+                PyMem_RawFree(queue)
         PyMem_RawFree(self.heap_block)
         PyMem_RawFree(self.places_block)
         PyMem_RawFree(self.timers_block)
@@ -2463,6 +2661,7 @@ cdef class TickerCore:
             raise ValueError(f"missed must be 'skip', 'delay' or 'burst', not {missed!r}")
         periodic.interval = max(1, nanoseconds(seconds))
         periodic.runs = periodic.missed = 0
+        periodic.queued = False
         periodic.policy = _MISSED.index(missed)
         start = periodic.interval if first is None else nanoseconds(first)
         return add_timer(self, now_of(self) + start, &periodic, callback, args, slack)
@@ -2538,13 +2737,13 @@ cdef class TickerCore:
                 nt_unlock(&self.mutex)
                 return cleared
             timer = <TimerCore>self.timers[self.heap[self.size - 1].slot]
-            heap_remove(self, timer)
+            take_out(self, timer)
             callback = timer.callback
             args = timer.args
             timer.callback = None
             timer.args = None
             nt_unlock(&self.mutex)
-            Py_DECREF(timer)  # the heap's
+            Py_DECREF(timer)  # the ticker's
             cleared += 1
             timer = None
             callback = None
@@ -2579,7 +2778,7 @@ cdef class TickerCore:
         return self.fires_
 
     def __len__(self):
-        return self.size
+        return self.count
 
 
 cdef long long now_of(TickerCore self) except? -1:
@@ -2616,12 +2815,19 @@ cdef unsigned int choose_slack(TickerCore self, object own, Periodic *periodic) 
 
 cdef bint make_room(TickerCore self) noexcept:
     """Make room for one more timer; return False if there is none. The mutex is held."""
-    if self.size == self.room:
-        if self.room >= <Py_ssize_t>(FIRED >> 1):
-            return False
-        if not set_room(self, self.room * 2 if self.room else 16):
-            return False
-    return self.slots_room >= self.room or set_slots_room(self, self.room)
+    if not make_room_in_heap(self):
+        return False
+    if self.free_slot != <unsigned int>NO_SLOT or self.slots < self.slots_room:
+        return True
+    if self.slots_room >= <Py_ssize_t>(FIRED >> 1):
+        return False
+    return set_slots_room(self, self.slots_room * 2 if self.slots_room else 16)
+
+
+cdef inline bint make_room_in_heap(TickerCore self) noexcept:
+    if self.size < self.room:
+        return True
+    return set_room(self, self.room * 2 if self.room else 16)
 
 
 cdef bint set_room(TickerCore self, Py_ssize_t room) noexcept:
@@ -2706,6 +2912,8 @@ cdef TimerCore add_timer(
 
 cdef void rearm(TickerCore self, TimerCore timer, long long now) noexcept:
     """Set a periodic timer, which is first in the heap, to its next time. Mutex held."""
+    cdef Queue *queue
+    cdef Entry entry, following
     cdef Periodic *periodic = timer.periodic
     cdef long long interval = periodic.interval
     cdef long long late = now - timer.when_
@@ -2719,8 +2927,39 @@ cdef void rearm(TickerCore self, TimerCore timer, long long now) noexcept:
         else:
             timer.when_ += (late + 1) * interval
     self.serial += 1
-    self.heap[0].limit = limit_of(timer)
-    self.heap[0].serial = self.serial
+    entry.limit = limit_of(timer)
+    entry.serial = self.serial
+    entry.slot = timer.slot
+    queue = get_queue(self, timer)
+    if queue is NULL:
+        self.heap[0] = entry
+    elif queue.first == <unsigned int>NO_SLOT:
+        queue.first = entry.slot
+        queue.last = entry.limit
+        self.heap[0] = entry
+    elif queue.first != entry.slot:
+        if entry.limit >= queue.last and join_queue(queue, entry):
+            periodic.queued = True
+            heap_remove(self, 0)
+            return
+        self.heap[0] = entry
+    elif leave_queue(self, queue, &following):
+        self.heap[0] = following
+        if entry.limit >= queue.last:
+            periodic.queued = join_queue(queue, entry)  # it has room for one that left
+        elif make_room_in_heap(self):
+            sift_down(self, 0)
+            self.heap[self.size] = entry
+            self.size += 1
+            sift_up(self, self.size - 1)
+            return
+        else:
+            jump_queue(queue, entry)
+            periodic.queued = True
+    else:
+        queue.first = entry.slot
+        queue.last = entry.limit
+        self.heap[0] = entry
     sift_down(self, 0)
 
 
@@ -2730,26 +2969,44 @@ cdef void shrink(TickerCore self) noexcept:
     if room >= 1024 and self.size < room >> 1:
         set_room(self, room)
     # To count slots anew takes a look at every timer: there must be few.
-    if self.slots_room > self.room and self.size < self.slots_room >> 6:
+    if self.slots_room > 1024 and self.count < self.slots_room >> 6:
         count_slots_anew(self)
 
 
 cdef void count_slots_anew(TickerCore self) noexcept:
     """Give the timers the first slots, if there is memory to do so. The mutex is held."""
-    cdef PyObject **timers = <PyObject **>PyMem_RawMalloc((self.size + 1) * sizeof(PyObject *))
-    cdef unsigned int i
+    cdef PyObject **timers = <PyObject **>PyMem_RawMalloc(
+        (self.count + 1) * sizeof(PyObject *)
+    )
+    cdef Queue *queue
+    cdef unsigned int at, counted = 0
+    cdef Py_ssize_t i, room = 1024
     if timers is NULL:
         return
-    for i in range(<unsigned int>self.size):
-        timers[i] = self.timers[self.heap[i].slot]
-    for i in range(<unsigned int>self.size):
-        self.timers[i] = timers[i]
-        self.heap[i].slot = self.places[i] = i
-        nt_store32(&(<TimerCore>timers[i]).slot, i)
+    for i in range(self.size):
+        timers[counted] = self.timers[self.heap[i].slot]
+        self.heap[i].slot = counted
+        counted += 1
+    for i in range(QUEUES):
+        queue = self.queues[i]
+        if queue is not NULL:
+            bury(self, queue)
+            if queue.first != <unsigned int>NO_SLOT:
+                queue.first = self.places[queue.first]  # as in the heap
+            for at in range(queue.count):
+                timers[counted] = self.timers[in_ring(queue, at).slot]
+                in_ring(queue, at).slot = counted
+                counted += 1
+    for at in range(counted):
+        self.timers[at] = timers[at]
+        self.places[at] = at
+        nt_store32(&(<TimerCore>timers[at]).slot, at)
     PyMem_RawFree(timers)
-    self.slots = <unsigned int>self.size
+    self.slots = counted
     self.free_slot = NO_SLOT
-    set_slots_room(self, self.room)
+    while room < self.count << 1:
+        room <<= 1
+    set_slots_room(self, room)
 
 
 cdef Py_ssize_t tick(TickerCore self, long long *since) except -1:
@@ -2774,7 +3031,7 @@ cdef Py_ssize_t tick(TickerCore self, long long *since) except -1:
         args = timer.args
         once = timer.periodic is NULL
         if once:
-            heap_remove(self, timer)
+            take_out(self, timer)
             nt_store32(&timer.slot, FIRED)
             timer.callback = None
             timer.args = None
@@ -2784,7 +3041,7 @@ cdef Py_ssize_t tick(TickerCore self, long long *since) except -1:
         self.fires_ += 1
         nt_unlock(&self.mutex)
         if once:
-            Py_DECREF(timer)  # the heap's
+            Py_DECREF(timer)  # the ticker's
         timer = None
         fired += 1
         outcome = raw_call(<PyObject *>callback, <PyObject *>args, NULL)
