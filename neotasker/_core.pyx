@@ -22,6 +22,7 @@ without the GIL.
   the less often the more it knows of.
 - A job that an interval makes due is looked at by the thread of its loop alone.
 - The runs of a worker are kept apart by two bytes that are exchanged; see `SerialCore`.
+- Timers of one interval wait in a line, and only the first of each line is in the heap.
 - Lanes are lists linked through the tasks themselves: queueing allocates nothing, and
   a task that is cancelled is taken out of the middle.
 """

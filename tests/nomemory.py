@@ -22,6 +22,7 @@ from collections.abc import Callable
 from concurrent import futures
 
 import neotasker
+from neotasker._accel import TickerCore
 
 PATIENCE = 10.0
 MOST = 400  # allocations of one operation
@@ -74,6 +75,38 @@ def fire_timers() -> None:
     time.sleep(0.001)  # it fires meanwhile
 
 
+class Hand:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+hand = Hand()
+
+
+def mix_phases() -> None:
+    """Let timers that wait in line come out of order, where the heap has no room left."""
+    hand.now = 0.0
+    own = TickerCore(hand)
+    try:
+        timers = [own.call_every(50, int, first=10 * number) for number in range(4)]
+        hand.now = 30.0
+        own.tick()
+        for _ in range(15):  # and the first of the line: sixteen
+            own.call_later(1000, int)
+        hand.now = 115.0
+        own.tick()
+        for number, hand.now in (2, 120.0), (3, 130.0), (0, 150.0), (1, 160.0):
+            own.tick()
+            assert timers[number].runs == 3
+    finally:
+        own.clear()
+
+
 def delay() -> list[futures.Future[int]]:
     return [supervisor.put_task(pow, (2, 3), delay=0.0001)]
 
@@ -111,6 +144,7 @@ def main() -> None:
         call_back,
         set_timers,
         fire_timers,
+        mix_phases,
         delay,
     ):
         failures = well = 0
