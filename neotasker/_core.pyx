@@ -71,6 +71,7 @@ cdef extern from "_platform.h":
     void nt_hand_over(PyObject *op)
     bint nt_is_coroutine_function(object fn)
     object nt_new(object type, object no_args)
+    object nt_call_named(object fn, tuple names, tuple values)
     PyObject *nt_copy_context() except? NULL
     bint nt_is_untouched(PyObject *context)
 
@@ -3279,6 +3280,7 @@ cdef class SerialCore:
     cdef double spacing  # negative: the life sees to what a run makes up for
     cdef unsigned long thread_
     cdef object life, run, task_
+    cdef tuple names, values  # of the keywords of the run
     cdef Tally tally
     cdef Submitter lane
     cdef object clock_
@@ -3287,10 +3289,11 @@ cdef class SerialCore:
     def __cinit__(self, *args, **kwargs):
         self.idle_ = self.open_ = YES
 
-    def _stage(self, life, tally, run, lane, clock, *, checks, paces, spacing):
+    def _stage(self, life, tally, run, kwargs, lane, clock, *, checks, paces, spacing):
         """Take what runs need.
 
         Parameters:
+            run, kwargs: what is called, and its keywords.
             lane: of the pool that they are made in, or None.
             spacing: least seconds between the beginnings of two prompted runs; None: the
                 life sees to what is pending or late as a run begins, in `on_run`.
@@ -3298,6 +3301,8 @@ cdef class SerialCore:
         self.life = life
         self.tally = tally
         self.run = run
+        self.names = tuple(kwargs)
+        self.values = tuple(kwargs.values())
         self.lane = lane
         self.clock_ = clock
         self.ticker = clock if isinstance(clock, TickerCore) else None
@@ -3431,7 +3436,7 @@ cdef class SerialCore:
             self.tally.runs += 1
             self.thread_ = PyThread_get_thread_ident()
             try:
-                result = self.run()
+                result = nt_call_named(self.run, self.names, self.values)
             except BaseException:
                 self.life.failed()
             else:

@@ -1927,6 +1927,7 @@ class SerialCore:
     __slots__ = (
         "_checks",
         "_idle",
+        "_kwargs",
         "_lane",
         "_late",
         "_life",
@@ -1955,10 +1956,11 @@ class SerialCore:
         self.owed = 0
         self.not_before = 0.0  # by the clock; touched by who has claimed a run
 
-    def _stage(self, life, tally, run, lane, clock, *, checks, paces, spacing):
+    def _stage(self, life, tally, run, kwargs, lane, clock, *, checks, paces, spacing):
         """Take what runs need.
 
         Parameters:
+            run, kwargs: what is called, and its keywords.
             lane: of the pool that they are made in, or None.
             spacing: least seconds between the beginnings of two prompted runs; None: the
                 life sees to what is pending or late as a run begins, in `on_run`.
@@ -1966,6 +1968,7 @@ class SerialCore:
         self._life = life
         self._tally = tally
         self._run = run
+        self._kwargs = kwargs
         self._lane = lane
         self._now = clock.now
         self._checks = checks
@@ -2129,7 +2132,7 @@ class SerialCore:
             self._tally.runs += 1
             self._thread = get_ident()
             try:
-                result = self._run()
+                result = self._run(**self._kwargs)
             except BaseException:
                 life.failed()
             else:

@@ -244,6 +244,14 @@ static inline int nt_is_coroutine_function(PyObject *fn) {
         && (((PyCodeObject *)PyFunction_GET_CODE(fn))->co_flags & CO_COROUTINE) != 0;
 }
 
+/* Call with nothing but keywords, whose names and values are tuples of one length. */
+static inline PyObject *nt_call_named(PyObject *fn, PyObject *names, PyObject *values) {
+    if (PyTuple_GET_SIZE(names) == 0) {
+        return PyObject_CallNoArgs(fn);
+    }
+    return PyObject_Vectorcall(fn, ((PyTupleObject *)values)->ob_item, 0, names);
+}
+
 /* Make an object of a type without running its __init__. */
 static inline PyObject *nt_new(PyObject *type, PyObject *no_args) {
     return ((PyTypeObject *)type)->tp_new((PyTypeObject *)type, no_args, NULL);

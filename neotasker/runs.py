@@ -73,9 +73,7 @@ class PoolRuns(SerialCore, OwnRun):
         self.clock: Timing = life.host.ticker
         self._pool = life.host.thread_pool if executor is None else _Pool(executor)
         call, lane = life.call, None
-        run: Callable[[], Any] = call.bound
-        if len(call.context):
-            run = partial(call.context.run, call.bound)
+        run = partial(call.context.run, call.run) if len(call.context) else call.run
         if executor is None:
             lane = life.host.lane(call.priority)
         checks, paces = call.checks_result, life.paces
@@ -83,6 +81,7 @@ class PoolRuns(SerialCore, OwnRun):
             life,
             life.tally,
             run,
+            call.kwargs,
             lane,
             self.clock,
             checks=checks,
@@ -255,7 +254,8 @@ class LoopRuns(SerialCore):
         self._stage(
             life,
             life.tally,
-            call.bound,
+            call.run,
+            call.kwargs,
             None,
             self.clock,
             checks=False,
