@@ -1039,13 +1039,17 @@ cdef int check_target(object fn) except -1:
     return 0
 
 
-cdef TaskCore make(Dispatcher self, object fn, tuple args, dict kwargs, unsigned char lane):
+cdef TaskCore make(
+    Dispatcher self, object fn, tuple args, dict kwargs, unsigned char lane, bint bare=False
+):
+    """Return a task in a copy of the caller's context, or with *bare* in an empty one."""
     cdef TaskCore task = <TaskCore>nt_new(self.task_type, _NO_ARGS)
     task.fn = fn
     task.args = args
     if kwargs:
         task.kwargs = kwargs
-    task.context = nt_copy_context()
+    if not bare:
+        task.context = nt_copy_context()
     nt_hand_over(<PyObject *>fn)
     nt_hand_over(<PyObject *>args)
     if task.context is not NULL:
@@ -2473,6 +2477,14 @@ cdef void jump_queue(Queue *queue, Entry entry) noexcept:
     in_ring(queue, i)[0] = entry
 
 
+cdef void rejoin_queue(TickerCore self, Queue *queue, Entry entry) noexcept:
+    """Put the entry that has just left before all others."""
+    queue.head = (queue.head - 1) & (queue.room - 1)
+    queue.count += 1
+    queue.ring[queue.head] = entry
+    (<TimerCore>self.timers[entry.slot]).periodic.queued = True
+
+
 cdef inline void fetch_queued(TickerCore self, Queue *queue) noexcept:
     """Fetch what will be needed of those that come soon: first where they are."""
     cdef int level
@@ -2955,6 +2967,10 @@ cdef void rearm(TickerCore self, TimerCore timer, long long now) noexcept:
             self.size += 1
             sift_up(self, self.size - 1)
             return
+        elif entry.limit < following.limit:
+            rejoin_queue(self, queue, following)
+            queue.first = entry.slot
+            self.heap[0] = entry
         else:
             jump_queue(queue, entry)
             periodic.queued = True
@@ -3277,7 +3293,8 @@ cdef class SerialCore:
     cdef nt_mutex mutex  # protects the task
     cdef public long long owed
     cdef public double not_before
-    cdef double spacing  # negative: the life sees to what a run makes up for
+    cdef double spacing
+    cdef bint asks_life  # what a run makes up for, as there is no spacing
     cdef unsigned long thread_
     cdef object life, run, task_
     cdef tuple names, values  # of the keywords of the run
@@ -3308,7 +3325,8 @@ cdef class SerialCore:
         self.ticker = clock if isinstance(clock, TickerCore) else None
         self.checks = checks
         self.paces = paces
-        self.spacing = -1 if spacing is None else spacing
+        self.asks_life = spacing is None
+        self.spacing = 0.0 if spacing is None else spacing
 
     @property
     def idle(self):
@@ -3479,7 +3497,7 @@ cdef inline double time_of(SerialCore self) except? -1:
 
 
 cdef int answer(SerialCore self) except -1:
-    if self.spacing < 0:
+    if self.asks_life:
         self.life.on_run()
         return 0
     nt_swap(&self.pending_, NO)  # before anything that the run may read
@@ -3507,7 +3525,7 @@ cdef int enter_pool(SerialCore self) except -1:
         try:
             wake_ahead(lane.dispatcher, lane.lane_)
             task = make(
-                lane.dispatcher, PyMethod_New(_turn, self), _NO_ARGS, None, lane.lane_
+                lane.dispatcher, PyMethod_New(_turn, self), _NO_ARGS, None, lane.lane_, True
             )
             enqueue(lane.dispatcher, task, True)
             keep_task(self, task)

@@ -30,7 +30,7 @@ from asyncio import Task
 from collections import deque
 from concurrent.futures import CancelledError, InvalidStateError
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from itertools import count
 from threading import get_ident
 from time import monotonic, sleep
@@ -2110,7 +2110,8 @@ class SerialCore:
         lane = self._lane
         if lane is not None and lane._dispatcher._launcher is None:
             dispatcher = lane._dispatcher
-            task = dispatcher.make(self.turn, (), None, lane._lane)
+            # In an empty context: a run is not to see that of who triggers it.
+            task = Context().run(dispatcher.make, self.turn, (), None, lane._lane)
             try:
                 dispatcher.enqueue(task)
                 self._task = task

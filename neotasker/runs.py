@@ -11,6 +11,7 @@ import types
 from asyncio.tasks import _enter_task, _leave_task
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Executor, Future
+from contextvars import Context
 from functools import partial
 from queue import Full
 from threading import get_ident
@@ -140,6 +141,10 @@ class PoolRuns(SerialCore, OwnRun):
         life.host.ticker.call_later(_RETRY, self.enter)
 
     def _submit(self, fn: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+        # In an empty context: a run is not to see that of who triggers it.
+        return Context().run(self._hand_over, fn, kwargs)
+
+    def _hand_over(self, fn: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
         if isinstance(self._pool, _Pool):
             return hand_over(self._pool.executor, fn, (), kwargs)
         return self.life.host.enqueue(fn, (), kwargs, self.life.call.priority)

@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent import futures
+from functools import partial
 
 import neotasker
 from neotasker._accel import TickerCore
@@ -107,6 +108,25 @@ def mix_phases() -> None:
         own.clear()
 
 
+def come_first() -> None:
+    """Let the first of a line be set to a time before that of the next one."""
+    hand.now = 0.0
+    own = TickerCore(hand)
+    try:
+        first = own.call_every(10, int, first=0)
+        own.tick()
+        own.call_every(10, partial(own.call_later, 1000, int), first=2)  # late, it is behind
+        for _ in range(14):  # and with the one that is set meanwhile there is no room left
+            own.call_later(1000, int)
+        hand.now = 12.0
+        own.tick()
+        hand.now = 20.0
+        own.tick()
+        assert first.runs == 3
+    finally:
+        own.clear()
+
+
 def delay() -> list[futures.Future[int]]:
     return [supervisor.put_task(pow, (2, 3), delay=0.0001)]
 
@@ -145,6 +165,7 @@ def main() -> None:
         set_timers,
         fire_timers,
         mix_phases,
+        come_first,
         delay,
     ):
         failures = well = 0

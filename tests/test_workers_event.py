@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import itertools
+import queue
 import random
 import signal
 import threading
 import time
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 import pytest
 from helpers import switch_interval, wait_until
@@ -432,3 +434,44 @@ def test_a_stop_while_a_run_is_refused_ends_the_worker(nt, host):
     worker.trigger_threadsafe()
     assert worker.wait_until_stop(5)
     assert worker._current_task is None
+
+
+def test_a_poll_delay_that_is_no_time_is_refused_at_the_start(nt, host):
+    worker = nt.BackgroundEventWorker("e", print, supervisor=host)
+    worker.poll_delay = -1
+    with pytest.raises(ValueError, match=r"poll_delay .* -1"):
+        worker.start()
+    runs = threading.Semaphore(0)
+    worker = nt.BackgroundEventWorker("e", lambda **_: runs.release(), supervisor=host)
+    worker.poll_delay = None
+    worker.start()
+    for _ in range(3):
+        worker.trigger_threadsafe()
+        assert runs.acquire(timeout=10)
+    worker.stop()
+
+
+@pytest.mark.parametrize("where", ["pool", "executor", "own executor"])
+def test_a_run_does_not_see_the_context_of_who_triggers_it(nt, host, where):
+    var = contextvars.ContextVar("var", default="none")
+    seen = queue.SimpleQueue()
+
+    def look(**_):
+        seen.put(var.get())
+
+    with ThreadPoolExecutor(1) as threads:
+        pool = {"pool": threads} if where == "own executor" else {}
+        if where == "executor":
+            host.thread_pool = threads
+        bare = nt.BackgroundEventWorker("bare", look, supervisor=host, poll_delay=0, **pool)
+        contextvars.Context().run(bare.start)
+        var.set("starter")
+        worker = nt.BackgroundEventWorker("e", look, supervisor=host, poll_delay=0, **pool)
+        worker.start()
+        var.set("triggerer")
+        for started, expected in ((bare, "none"), (worker, "starter")):
+            started.trigger_threadsafe()
+            assert seen.get(timeout=10) == expected
+            started.stop()
+        if where == "executor":
+            host.thread_pool = None

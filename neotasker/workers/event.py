@@ -108,7 +108,9 @@ class BackgroundEventWorker(BackgroundAsyncWorker):
     def _make_life(self, host: Host, kwargs: dict[str, Any]) -> Life:
         call = self._make_call(kwargs)
         make_runs = self._make_runs(host, kwargs)
-        spacing = self.poll_delay if self._throttle is None else self._throttle
+        spacing = self._throttle
+        if spacing is None:  # the attribute is anybody's to set
+            spacing = seconds("poll_delay", self.poll_delay or 0.0)
         return EventLife(self, host, call, make_runs, spacing, self._debounce)
 
     def trigger_threadsafe(self, force: bool = False, skip: bool = False) -> bool:
