@@ -72,11 +72,13 @@ def see_each_run_once(submit: Submit, size: int) -> None:
     check(sorted(f.result() for f in counted) == list(range(size)), "not once each")
 
 
-def see_contexts(submit: Submit) -> None:
-    """See that a task runs in the context of who submitted it."""
+@contextmanager
+def carried_context(submit: Submit) -> Iterator[None]:
+    """Have something in the context meanwhile, and see that it arrives in a task."""
     token = _variable.set("mine")
     try:
         check(submit(_variable.get).result() == "mine", "the context was not carried")
+        yield
     finally:
         _variable.reset(token)
 
@@ -84,8 +86,7 @@ def see_contexts(submit: Submit) -> None:
 def against_standard(run: Run, submit: Submit, **options: Any) -> Pair:
     """Measure submit + result against the standard's pool."""
     see_each_run_once(submit, run.size(2_000, 50))
-    see_contexts(submit)
-    with ThreadPoolExecutor(THREADS) as standard:
+    with carried_context(submit), ThreadPoolExecutor(THREADS) as standard:
         return run.alternate(
             submit_and_result(submit),
             submit_and_result(standard.submit),
