@@ -155,6 +155,9 @@ class Epoch:
                 account.figures["refused"] += 1
                 return
             except BaseException as exc:
+                if isinstance(exc, self._nt.AloopError) and not self.supervisor.active:
+                    account.figures["refused"] += 1  # the loop was stopped in between
+                    return
                 account.wrong.append(f"{actor.__name__}: {exc!r}")
                 return
 
@@ -201,6 +204,8 @@ class Epoch:
             if not self.supervisor.active:
                 return  # what the ticker held is cancelled with it
             time.sleep(0.001)
+        if not self.supervisor.active:
+            return
         time.sleep(0.001)  # the last of them is on the tick still
         for number, ticket in enumerate(tickets):
             gone = number % 4 == 0 and cancelled[number // 4]
