@@ -375,9 +375,12 @@ class Epoch:
                 break
             time.sleep(0.001)
         scheduler.stop()
+        over = not self.supervisor.active
         for number, job in enumerate(jobs):
             with lock:
-                account.check(runs[number] == job.runs, f"{job}, but {runs[number]} calls")
+                lacking = job.runs - runs[number]
+            # One that has begun may not have come to its call, when the stop cancels it.
+            account.check(0 <= lacking <= over, f"{job}, but {job.runs - lacking} calls")
             account.check(job.runs <= 3, f"{job} ran too often")
             if number % 5 and self.supervisor.active:
                 account.check(job.runs == 3, f"{job} did not run as often as it should")
