@@ -199,18 +199,19 @@ class Epoch:
         ]
         cancelled = [timer.cancel() for timer in timers[::4]]
         account.settle()
+        due = [
+            int(not (number % 4 == 0 and cancelled[number // 4])) for number in range(len(timers))
+        ]
         deadline = time.monotonic() + PATIENCE
-        while any(timer.active for timer in timers) and time.monotonic() < deadline:
+        while [account.ran(ticket) for ticket in tickets] != due:
             if not self.supervisor.active:
                 return  # what the ticker held is cancelled with it
+            if time.monotonic() > deadline:
+                break
             time.sleep(0.001)
-        if not self.supervisor.active:
-            return
-        time.sleep(0.001)  # the last of them is on the tick still
         for number, ticket in enumerate(tickets):
-            gone = number % 4 == 0 and cancelled[number // 4]
             account.check(
-                account.ran(ticket) == (not gone), f"timer {number} of 20 fired wrongly"
+                account.ran(ticket) == due[number], f"timer {number} of 20 fired wrongly"
             )
             account.figures["timers"] += 1
 
