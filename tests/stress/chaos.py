@@ -199,9 +199,8 @@ class Epoch:
         ]
         cancelled = [timer.cancel() for timer in timers[::4]]
         account.settle()
-        due = [
-            int(not (number % 4 == 0 and cancelled[number // 4])) for number in range(len(timers))
-        ]
+        due = [1] * len(timers)
+        due[::4] = [int(not gone) for gone in cancelled]
         deadline = time.monotonic() + PATIENCE
         while [account.ran(ticket) for ticket in tickets] != due:
             if not self.supervisor.active:
