@@ -6,7 +6,9 @@ import contextlib
 import os
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     import socket
@@ -21,13 +23,16 @@ class Latch:
     system's locks are not interrupted (Windows), or the interpreter may overlook a
     signal that comes just as it begins to wait (free-threaded builds), an event sleeps on.
 
-    The lock protects the list of those sockets.
+    A handler that raises (as Ctrl+C does) may do so anywhere in a wait: whom signals were
+    told to before is told again nevertheless. What else it cut short, the collector closes.
+
+    The lock protects the set of those sockets.
     """
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self._lock = threading.RLock()
-        self._bells: list[socket.socket] = []
+        self._bells: WeakSet[socket.socket] = WeakSet()
 
     def is_set(self) -> bool:
         """Return whether it was set."""
@@ -62,14 +67,18 @@ class Latch:
         with ear, bell, selectors.DefaultSelector() as selector:
             selector.register(ear, selectors.EVENT_READ)
             bell.setblocking(False)
-            try:
-                before = signal.set_wakeup_fd(bell.fileno(), warn_on_full_buffer=False)
-            except ValueError:  # not the main interpreter, which gets no signals
-                return self._event.wait(timeout)
-            with self._lock:
-                self._bells.append(bell)
+            send_signals_to = partial(signal.set_wakeup_fd, warn_on_full_buffer=False)
             heard = b""
+            before: list[int] = []
             try:
+                try:
+                    # One call, so that no handler that raises comes between the change and
+                    # the note of what was before.
+                    before.extend(map(send_signals_to, [bell.fileno()]))
+                except ValueError:  # not the main interpreter, which gets no signals
+                    return self._event.wait(timeout)
+                with self._lock:
+                    self._bells.add(bell)
                 while not self._event.is_set():
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
@@ -77,11 +86,17 @@ class Latch:
                     if selector.select(left):
                         heard += ear.recv(4096)  # a handler that raises does so from here on
             finally:
-                with self._lock:
-                    self._bells.remove(bell)
-                signal.set_wakeup_fd(before)
-                signals = heard.replace(b"\0", b"")
-                if before != -1 and signals:  # an event loop in this thread, which waits for us
-                    with contextlib.suppress(OSError):
-                        os.write(before, signals)
+                try:
+                    # Nothing is called before it: a handler that raises comes after a call.
+                    if before:
+                        signal.set_wakeup_fd(before[0])
+                except (OSError, ValueError):  # whose it was has closed it
+                    signal.set_wakeup_fd(-1)
+                finally:
+                    with self._lock:
+                        self._bells.discard(bell)
+                    signals = heard.replace(b"\0", b"")
+                    if signals and before[0] != -1:  # a loop in this thread, which waits for us
+                        with contextlib.suppress(OSError):
+                            os.write(before[0], signals)
         return self._event.is_set()

@@ -240,8 +240,8 @@ def test_pool_that_does_not_run_its_tasks_is_not_timed():
         pooled.submit_and_result(submit_nothing)(10)
     with pytest.raises(Wrong, match="mixed up"):
         pooled.see_each_run_once(submit_nothing, 10)
-    with pytest.raises(Wrong, match="context"):
-        pooled.see_contexts(submit_nothing)
+    with pytest.raises(Wrong, match="context"), pooled.carried_context(submit_nothing):
+        pytest.fail("it is measured")
 
 
 def fail(run: Run) -> Pair:

@@ -1,0 +1,86 @@
+"""What sleeps in the main thread lets signals through, and leaves no trace of it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import time
+import warnings
+
+import pytest
+
+from neotasker.latch import Latch
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs an interval timer")
+
+
+class Struck(Exception):
+    """Raised by a signal's handler, wherever the main thread is."""
+
+
+@pytest.fixture
+def strike():
+    """Let SIGALRM raise in the main thread."""
+
+    def raise_struck(number, frame):
+        raise Struck
+
+    before = signal.signal(signal.SIGALRM, raise_struck)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def listener():
+    """Have a socket that signals are told to, as an event loop has."""
+    ear, bell = socket.socketpair()
+    with ear, bell:
+        ear.setblocking(False)
+        bell.setblocking(False)
+        before = signal.set_wakeup_fd(bell.fileno())
+        yield ear, bell
+        signal.set_wakeup_fd(before)
+
+
+def wait_until_struck(latch, microseconds):
+    """Wait, and be struck so long after it began to."""
+    try:
+        signal.setitimer(signal.ITIMER_REAL, microseconds * 1e-6)
+        latch.wait(microseconds * 0.5e-6)
+        while True:
+            time.sleep(1)
+    except Struck:
+        pass
+
+
+def test_a_handler_that_raises_anywhere_in_a_wait_leaves_no_trace(strike, listener):
+    ear, bell = listener
+    latch = Latch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # struck as a pair was made or closed
+        for microseconds in range(1, 3_000):
+            wait_until_struck(latch, microseconds / 6)
+            assert signal.set_wakeup_fd(bell.fileno()) == bell.fileno(), microseconds
+            bell.send(b"\0")
+            assert ear.recv(10).strip(bytes([signal.SIGALRM])) == b"\0"  # no byte of its own
+        gc.collect()
+    assert not latch.wait(0)
+    assert not list(latch._bells)
+    latch.set()
+    assert latch.wait(0)
+
+
+def test_a_listener_that_is_closed_meanwhile_is_not_set_again(strike):
+    latch = Latch()
+    ear, bell = socket.socketpair()
+    with ear:
+        with bell:
+            bell.setblocking(False)
+            before = signal.set_wakeup_fd(bell.fileno())
+            signal.signal(signal.SIGALRM, lambda number, frame: (bell.close(), latch.set()))
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            assert latch.wait(10)
+        assert signal.set_wakeup_fd(before) == -1
