@@ -23,8 +23,9 @@ class Latch:
     system's locks are not interrupted (Windows), or the interpreter may overlook a
     signal that comes just as it begins to wait (free-threaded builds), an event sleeps on.
 
-    A handler that raises (as Ctrl+C does) may do so anywhere in a wait: whom signals were
-    told to before is told again nevertheless. What else it cut short, the collector closes.
+    A handler that raises (as Ctrl+C does) may do so anywhere in a wait: whoever was told of
+    signals before is told again nevertheless (in CPython; elsewhere nobody may be, if it
+    comes at the worst of times). What else it cuts short, the collector closes.
 
     The lock protects the set of those sockets.
     """
@@ -67,14 +68,15 @@ class Latch:
         with ear, bell, selectors.DefaultSelector() as selector:
             selector.register(ear, selectors.EVENT_READ)
             bell.setblocking(False)
-            send_signals_to = partial(signal.set_wakeup_fd, warn_on_full_buffer=False)
             heard = b""
             before: list[int] = []
+            tell = partial(signal.set_wakeup_fd, warn_on_full_buffer=False)
+            change = map(tell, [bell.fileno()])
             try:
                 try:
-                    # One call, so that no handler that raises comes between the change and
-                    # the note of what was before.
-                    before.extend(map(send_signals_to, [bell.fileno()]))
+                    # One call for the change and the note of what was before: in CPython a
+                    # handler that raises does not come between.
+                    before.extend(change)
                 except ValueError:  # not the main interpreter, which gets no signals
                     return self._event.wait(timeout)
                 with self._lock:
@@ -87,11 +89,10 @@ class Latch:
                         heard += ear.recv(4096)  # a handler that raises does so from here on
             finally:
                 try:
-                    # Nothing is called before it: a handler that raises comes after a call.
-                    if before:
-                        signal.set_wakeup_fd(before[0])
-                except (OSError, ValueError):  # whose it was has closed it
-                    signal.set_wakeup_fd(-1)
+                    signal.set_wakeup_fd(before[0])  # at once: handlers come after a call
+                except (IndexError, OSError, ValueError):  # no note of it, or closed meanwhile
+                    with contextlib.suppress(ValueError):
+                        signal.set_wakeup_fd(-1)
                 finally:
                     with self._lock:
                         self._bells.discard(bell)

@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import socket
+import sys
 import time
 import warnings
 
@@ -63,7 +64,9 @@ def test_a_handler_that_raises_anywhere_in_a_wait_leaves_no_trace(strike, listen
         warnings.simplefilter("ignore", ResourceWarning)  # struck as a pair was made or closed
         for microseconds in range(1, 3_000):
             wait_until_struck(latch, microseconds / 6)
-            assert signal.set_wakeup_fd(bell.fileno()) == bell.fileno(), microseconds
+            told = signal.set_wakeup_fd(bell.fileno())
+            if sys.implementation.name == "cpython":
+                assert told == bell.fileno(), microseconds
             bell.send(b"\0")
             assert ear.recv(10).strip(bytes([signal.SIGALRM])) == b"\0"  # no byte of its own
         gc.collect()
