@@ -12,8 +12,6 @@ import warnings
 
 import pytest
 
-from neotasker.latch import Latch
-
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs an interval timer")
 
 
@@ -57,9 +55,9 @@ def wait_until_struck(latch, microseconds):
         pass
 
 
-def test_a_handler_that_raises_anywhere_in_a_wait_leaves_no_trace(strike, listener):
+def test_a_handler_that_raises_anywhere_in_a_wait_leaves_no_trace(nt, strike, listener):
     ear, bell = listener
-    latch = Latch()
+    latch = nt.latch.Latch()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # struck as a pair was made or closed
         for microseconds in range(1, 3_000):
@@ -76,8 +74,8 @@ def test_a_handler_that_raises_anywhere_in_a_wait_leaves_no_trace(strike, listen
     assert latch.wait(0)
 
 
-def test_a_listener_that_is_closed_meanwhile_is_not_set_again(strike):
-    latch = Latch()
+def test_a_listener_that_is_closed_meanwhile_is_not_set_again(nt, strike):
+    latch = nt.latch.Latch()
     ear, bell = socket.socketpair()
     with ear:
         with bell:
