@@ -194,11 +194,11 @@ def test_a_loop_that_cannot_be_turned_is_refused(nt, supervisor):
 
 
 @pytest.mark.hang_limit(240)
-def test_a_virtual_day_is_the_same_three_times(nt):
+@pytest.mark.parametrize("hours", [3, pytest.param(24, marks=pytest.mark.slow)])
+def test_a_virtual_day_is_the_same_three_times(nt, hours):
     from neotasker.testing import VirtualClock
 
     start = datetime.datetime(2026, 6, 1, tzinfo=datetime.UTC)
-    hours = 24 if nt.COMPILED else 4
 
     def day():
         clock = VirtualClock(start)

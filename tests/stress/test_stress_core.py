@@ -11,7 +11,7 @@ from concurrent import futures
 import pytest
 from helpers import switch_interval
 
-SECONDS = 1.5
+SECONDS = 1.0
 
 
 @pytest.fixture(params=[1e-6, 5e-3], ids=["tiny_slices", "usual_slices"])
