@@ -6,9 +6,10 @@ This file says how: which structures are C, what protects them, and why that hol
 without the GIL.
 
 - Every future, dispatcher, ticker, mailbox carries a mutex of one byte. No two are
-  held at once. Between lock and unlock nothing is created, nothing is let go whose
-  end could run user code, and the interpreter is not left; references that leave a
-  structure under a lock are moved to a local and dropped after the unlock.
+  held at once, but for that of a pool thread's place, which is taken inside the
+  dispatcher's. Between lock and unlock nothing is created, nothing is let go whose end
+  could run user code, and the interpreter is not left; references that leave a structure
+  under a lock are moved to a local and dropped after the unlock.
 - A future's phase is an atomic byte, stored with release after the value and loaded
   with acquire before it, so that ``done()`` and a finished ``result()`` take no lock.
 - Whoever sleeps does so on a `Parker`, a lock of the interpreter's that is held while
@@ -56,6 +57,8 @@ cdef extern from "_platform.h":
     void nt_store(unsigned char *p, unsigned char v) nogil
     unsigned char nt_swap(unsigned char *p, unsigned char v) nogil
     long long nt_now() nogil
+    void nt_pause() nogil
+    const bint FREE_THREADED "NT_FREE_THREADED"
     unsigned int nt_load32(unsigned int *p) nogil
     void nt_store32(unsigned int *p, unsigned int v) nogil
     void nt_prefetch(const void *address) nogil
@@ -146,6 +149,7 @@ cdef tuple _POLICIES = ("block", "raise", "run")
 
 cdef enum:
     SLICE = 1000000  # nanoseconds: a fifth of the interpreter's usual switch interval
+    PATIENCE = 5000  # nanoseconds: what it takes to put a thread to sleep and to wake it
 
 # What a function of Python does when it begins: it lets a thread have the interpreter that
 # has waited for a switch interval, runs the handlers of signals, and collects garbage.
@@ -841,6 +845,8 @@ cdef int execute(TaskCore self, Place *place, Parker **deferred) except -1:
     cdef PyObject *empty = NULL  # owned, in place of one of the task's own
     cdef bint failed
     kwargs = <PyObject *>self.kwargs if self.kwargs is not None else NULL
+    if place is not NULL:
+        show_target(place, <PyObject *>self.fn)
     if context is NULL:
         if place is not NULL:
             empty = place.empty
@@ -866,7 +872,7 @@ cdef int execute(TaskCore self, Place *place, Parker **deferred) except -1:
     Py_DECREF(value)  # ours, beside that of the local
     self.finished = nt_now()
     if place is not NULL:
-        clear_place(place)
+        show_target(place, NULL)
     Py_XDECREF(empty)
     drop(self)
     try:
@@ -886,25 +892,24 @@ cdef struct Place:
     Parker *parker
     unsigned long ident
     PyObject *task  # borrowed from the thread
-    PyObject *fn  # owned
+    nt_mutex guard  # protects the next
+    PyObject *fn  # borrowed from the task, while it is being called
     Place *newer  # on the stack of idle threads
     Place *older
     bint is_idle
     Place *after  # in the list of all
     Place *before
-    nt_mutex *mutex
     PyObject *dispatcher  # borrowed from the thread
     PyObject *empty  # a context for the next task without one, or NULL; the thread's own
 
 
-cdef int clear_place(Place *place) except -1:
-    cdef PyObject *fn
-    nt_lock(place.mutex)
-    fn = place.fn
-    place.fn = NULL
-    nt_unlock(place.mutex)
-    Py_XDECREF(fn)
-    return 0
+cdef inline void show_target(Place *place, PyObject *fn) noexcept:
+    """Let others see what a place calls; NULL: nothing any more."""
+    if FREE_THREADED:  # or nobody looks meanwhile
+        nt_lock(&place.guard)
+    place.fn = fn
+    if FREE_THREADED:
+        nt_unlock(&place.guard)
 
 
 cdef int step_aside(Place *place, bint ours) except -1:
@@ -946,8 +951,6 @@ cdef struct LaneState:
     PyObject *head  # owned
     PyObject *tail
     PyObject *warned[3]  # the last task that each level of `overdue` has seen
-    Py_ssize_t count
-    Py_ssize_t limit
     long long submitted
     long long completed
     long long failed
@@ -1084,7 +1087,7 @@ cdef int enqueue(Dispatcher self, TaskCore task, bint forced) except -1:
             not self.queue_size
             or forced
             or task.lane_ == CRITICAL
-            or self.waiting_ - self.lanes[CRITICAL].count < self.queue_size
+            or self.waiting_ - self.counts[CRITICAL] < self.queue_size
         ):
             break
         policy = self.when_full
@@ -1099,13 +1102,13 @@ cdef int enqueue(Dispatcher self, TaskCore task, bint forced) except -1:
             task._run()
             return 0
         wait_for_room(self)
-    link(lane, task)
+    link(self, task)
     self.waiting_ += 1
     lane.submitted += 1
     if task.view is not None:
         task.view.outstanding_ += 1
     launch = self.launcher is not None
-    if not launch and self.active_ < lane.limit:
+    if not launch and self.active_ < self.limits[task.lane_]:
         wake = plan(self, &start)
     nt_unlock(&self.mutex)
     if wake is not NULL:
@@ -1163,7 +1166,7 @@ cdef int wait_for_room(Dispatcher self) except -1:
         self.refusal is not None
         or not self.queue_size
         or self.when_full != WHEN_FULL_BLOCK
-        or self.waiting_ - self.lanes[CRITICAL].count < self.queue_size
+        or self.waiting_ - self.counts[CRITICAL] < self.queue_size
     )
     if not woken:
         push(&self.space, parker)
@@ -1178,8 +1181,9 @@ cdef int wait_for_room(Dispatcher self) except -1:
     return 0
 
 
-cdef inline void link(LaneState *lane, TaskCore task) noexcept:
+cdef inline void link(Dispatcher self, TaskCore task) noexcept:
     """Append a task to its lane. The mutex is held."""
+    cdef LaneState *lane = &self.lanes[task.lane_]
     task.waiting = True
     task.next = NULL
     task.prev = lane.tail
@@ -1189,11 +1193,12 @@ cdef inline void link(LaneState *lane, TaskCore task) noexcept:
         (<TaskCore>lane.tail).next = <PyObject *>task
     lane.tail = <PyObject *>task
     nt_lend(<PyObject *>task)
-    lane.count += 1
+    self.counts[task.lane_] += 1
 
 
-cdef inline void link_first(LaneState *lane, TaskCore task) noexcept:
+cdef inline void link_first(Dispatcher self, TaskCore task) noexcept:
     """Put a task back at the front of its lane. The mutex is held."""
+    cdef LaneState *lane = &self.lanes[task.lane_]
     task.waiting = True
     task.prev = NULL
     task.next = lane.head
@@ -1203,11 +1208,12 @@ cdef inline void link_first(LaneState *lane, TaskCore task) noexcept:
         (<TaskCore>lane.head).prev = <PyObject *>task
     lane.head = <PyObject *>task
     nt_lend(<PyObject *>task)
-    lane.count += 1
+    self.counts[task.lane_] += 1
 
 
-cdef inline void unlink(LaneState *lane, TaskCore task) noexcept:
+cdef inline void unlink(Dispatcher self, TaskCore task) noexcept:
     """Take a task out of its lane; the reference of the lane is the caller's. Mutex held."""
+    cdef LaneState *lane = &self.lanes[task.lane_]
     cdef PyObject *raw = <PyObject *>task
     task.waiting = False
     if task.prev is NULL:
@@ -1224,7 +1230,7 @@ cdef inline void unlink(LaneState *lane, TaskCore task) noexcept:
         if lane.warned[2] is raw:
             lane.warned[2] = task.prev
     task.next = task.prev = NULL
-    lane.count -= 1
+    self.counts[task.lane_] -= 1
 
 
 cdef inline Py_ssize_t startable(Dispatcher self) noexcept:
@@ -1234,11 +1240,11 @@ cdef inline Py_ssize_t startable(Dispatcher self) noexcept:
     if not self.waiting_:
         return 0
     for i in range(LANES):
-        if self.lanes[i].count:
-            room = self.lanes[i].limit - self.active_ - found
+        if self.counts[i]:
+            room = self.limits[i] - self.active_ - found
             if room <= 0:
                 break
-            found += min(self.lanes[i].count, room)
+            found += min(self.counts[i], room)
     return found
 
 
@@ -1250,12 +1256,14 @@ cdef Place *plan(Dispatcher self, bint *start) noexcept:
     cdef Py_ssize_t wanted
     cdef Place *place
     start[0] = False
+    if self.lingering:
+        nt_store(&self.hail, YES)
     # Where all threads are there and one is on its way to the lanes, it will do.
     if threads >= self.max_threads and (self.waking or self.idle_top is NULL):
-        if self.lanes[CRITICAL].count <= free:
+        if self.counts[CRITICAL] <= free:
             return NULL
     wanted = startable(self)
-    if wanted > free and (threads < self.max_threads or self.lanes[CRITICAL].count > free):
+    if wanted > free and (threads < self.max_threads or self.counts[CRITICAL] > free):
         start[0] = True
     elif threads < self.min_threads and self.refusal is None and not self.leaving:
         start[0] = True
@@ -1276,7 +1284,7 @@ cdef int wake_ahead(Dispatcher self, unsigned char lane) except -1:
     """
     cdef Place *place = NULL
     nt_lock(&self.mutex)
-    if not self.waking and self.active_ < self.lanes[lane].limit:
+    if not self.waking and self.active_ < self.limits[lane]:
         place = self.idle_top
         if place is not NULL:
             self.waking = True
@@ -1328,12 +1336,12 @@ cdef inline TaskCore pick(Dispatcher self, long long now):
     if not self.waiting_:
         return None
     for i in range(LANES):
-        lane = &self.lanes[i]
-        if lane.count:
-            if self.active_ >= lane.limit:
+        if self.counts[i]:
+            if self.active_ >= self.limits[i]:
                 return None
+            lane = &self.lanes[i]
             task = <TaskCore>lane.head
-            unlink(lane, task)
+            unlink(self, task)
             Py_DECREF(task)  # the lane's; the local has its own
             self.waiting_ -= 1
             self.active_ += 1
@@ -1393,7 +1401,7 @@ cdef int forget(Dispatcher self, TaskCore task) except -1:
     nt_lock(&self.mutex)
     found = task.waiting
     if found:
-        unlink(lane, task)
+        unlink(self, task)
         self.waiting_ -= 1
         lane.cancelled += 1
         view = task.view
@@ -1467,7 +1475,7 @@ cdef bint put_back(Dispatcher self, TaskCore task, launcher) except -1:
     nt_store(&task.phase, PENDING)
     nt_unlock(&task.mutex)
     nt_lock(&self.mutex)
-    link_first(lane, task)
+    link_first(self, task)
     lane.waited -= task.started - task.queued
     self.waiting_ += 1
     self.active_ -= 1
@@ -1482,24 +1490,30 @@ cdef class Dispatcher:
     """Four lanes, the reserves between them, and the threads or executor that serve them."""
 
     cdef nt_mutex mutex  # protects all fields that change
-    cdef LaneState lanes[4]
-    cdef Py_ssize_t waiting_
-    cdef Py_ssize_t active_
-    cdef Py_ssize_t threads_
-    cdef Py_ssize_t busy
-    cdef Py_ssize_t aside  # threads whose task waits for another of this pool
-    cdef Py_ssize_t resting_  # threads whose task waits for any future of ours
-    cdef Py_ssize_t idle_
-    cdef long long wakeups
+    # Who waits for the mutex keeps fetching its line of the cache, which is filled with what
+    # changes seldom; what each task changes lies close together in those that follow.
+    cdef int when_full
     cdef Py_ssize_t min_threads
     cdef Py_ssize_t max_threads
     cdef Py_ssize_t queue_size
-    cdef long long idle_timeout  # microseconds; -1: for ever
-    cdef int when_full
+    cdef Py_ssize_t counts[4]  # of what waits in each lane
+    cdef Py_ssize_t waiting_
+    cdef Py_ssize_t active_
+    cdef Py_ssize_t busy
+    cdef Place *idle_top
     cdef bint waking
+    cdef bint lingering  # what is on its way is a thread that looks for a while
     cdef bint leaving
     cdef bint pumping
-    cdef Place *idle_top
+    cdef Py_ssize_t limits[4]  # how many may run for it to start one more
+    cdef Py_ssize_t threads_
+    cdef Py_ssize_t aside  # threads whose task waits for another of this pool
+    cdef long long idle_timeout  # microseconds; -1: for ever
+    cdef Py_ssize_t resting_  # threads whose task waits for any future of ours
+    cdef Py_ssize_t idle_
+    cdef long long wakeups
+    cdef unsigned char hail  # to who lingers, that there is something; atomic
+    cdef LaneState lanes[4]
     cdef Place *places
     cdef Parker *space
     cdef Parker *drainers
@@ -1515,14 +1529,14 @@ cdef class Dispatcher:
         self.max_threads = 1
         self.idle_timeout = -1
         for i in range(LANES):
-            self.lanes[i].limit = UNLIMITED
+            self.limits[i] = UNLIMITED
 
     def __dealloc__(self):
         cdef PyObject *task
         for i in range(LANES):
             while self.lanes[i].head is not NULL:
                 task = self.lanes[i].head
-                unlink(&self.lanes[i], <TaskCore>task)
+                unlink(self, <TaskCore>task)
                 Py_DECREF(<object>task)
 
     def configure(
@@ -1547,7 +1561,7 @@ cdef class Dispatcher:
             numbers[i] = limits[i]
         nt_lock(&self.mutex)
         for i in range(LANES):
-            self.lanes[i].limit = numbers[i]
+            self.limits[i] = numbers[i]
         self.min_threads = min_threads
         self.max_threads = max_threads
         self.idle_timeout = timeout
@@ -1661,7 +1675,6 @@ cdef class Dispatcher:
         memset(&place, 0, sizeof(place))
         place.parker = parker_get()
         place.ident = PyThread_get_thread_ident()
-        place.mutex = &self.mutex
         place.dispatcher = <PyObject *>self
         nt_lock(&self.mutex)
         place.after = self.places
@@ -1717,7 +1730,7 @@ cdef class Dispatcher:
                     raw = (<TaskCore>raw).next
                 if raw is not NULL:
                     task = <TaskCore>raw
-                    unlink(&self.lanes[i], task)
+                    unlink(self, task)
                     Py_DECREF(task)  # the lane's; the local has its own
                     self.waiting_ -= 1
                     self.lanes[i].cancelled += 1
@@ -1748,9 +1761,9 @@ cdef class Dispatcher:
         cdef int i
         nt_lock(&self.mutex)
         for i in range(LANES):
-            if self.lanes[i].count:
+            if self.counts[i]:
                 task = <TaskCore>self.lanes[i].head
-                unlink(&self.lanes[i], task)
+                unlink(self, task)
                 Py_DECREF(task)  # the lane's; the local has its own
                 self.waiting_ -= 1
                 view = task.view
@@ -1836,12 +1849,13 @@ cdef class Dispatcher:
         for i in range(LANES):
             while self.lanes[i].head is not NULL:
                 task = <TaskCore>self.lanes[i].head
-                unlink(&self.lanes[i], task)
+                unlink(self, task)
                 Py_DECREF(task)  # the lane's; the local has its own
                 task.view = None
                 waiting.append(task)
         place = self.places
         while place is not NULL:
+            memset(&place.guard, 0, sizeof(nt_mutex))
             if place.task is not NULL:
                 task = <TaskCore>place.task
                 task.view = None
@@ -1853,7 +1867,7 @@ cdef class Dispatcher:
         self.waiting_ = self.active_ = self.threads_ = self.busy = self.idle_ = 0
         self.aside = self.resting_ = 0
         nt_set_place(NULL)
-        self.waking = self.pumping = False
+        self.waking = self.lingering = self.pumping = False
         return waiting, running
 
     def running(self):
@@ -1873,10 +1887,12 @@ cdef class Dispatcher:
                     if i >= skip:
                         seen[n] = place.ident
                         tasks[n] = place.task
-                        fns[n] = place.fn
                         Py_INCREF(<object>place.task)
+                        nt_lock(&place.guard)
+                        fns[n] = place.fn
                         if place.fn is not NULL:
                             Py_INCREF(<object>place.fn)
+                        nt_unlock(&place.guard)
                         n += 1
                     i += 1
                 place = place.after
@@ -1942,7 +1958,7 @@ cdef class Dispatcher:
             "threads": threads,
             "idle": idle,
             "wakeups": wakeups,
-            "waiting": [lanes[i].count for i in range(LANES)],
+            "waiting": [self.counts[i] for i in range(LANES)],
             "submitted": [lanes[i].submitted for i in range(LANES)],
             "completed": [lanes[i].completed for i in range(LANES)],
             "failed": [lanes[i].failed for i in range(LANES)],
@@ -1961,7 +1977,7 @@ cdef int serve(Dispatcher self, Place *place) except -1:
     cdef Parker *drainers = NULL
     cdef Parker *room = NULL
     cdef Place *wake = NULL
-    cdef bint woken = False, surplus, leaving, launch, stay, more
+    cdef bint woken = False, lingered = False, surplus, leaving, launch, stay, more
     cdef long long now
     cdef long long since = nt_now()
     while True:
@@ -1981,20 +1997,20 @@ cdef int serve(Dispatcher self, Place *place) except -1:
         if woken:
             self.waking = woken = False
             self.wakeups += 1
+        if lingered:
+            self.waking = self.lingering = lingered = False
         launch = self.launcher is not None
         surplus = self.threads_ - self.aside > self.max_threads
-        if not launch and not (surplus and not self.lanes[CRITICAL].count):
+        if not launch and not (surplus and not self.counts[CRITICAL]):
             task = pick(self, now)
         if task is not None:
             self.busy += 1
             place.task = <PyObject *>task
-            place.fn = <PyObject *>task.fn
-            Py_INCREF(task.fn)
             room = take_room(self)
         leaving = task is None and (surplus or self.leaving or launch)
         # After a task of one lane only those of it and below may follow.
         more = surplus or (
-            task is not None and self.active_ < self.lanes[task.lane_].limit
+            task is not None and self.active_ < self.limits[task.lane_]
         )
         if more and self.idle_top is not NULL and not self.waking and startable(self):
             self.waking = True
@@ -2004,7 +2020,11 @@ cdef int serve(Dispatcher self, Place *place) except -1:
             self.threads_ -= 1
             forget_place(self, place)
         elif task is None:
-            join_idle(self, place)
+            if FREE_THREADED and ended is not None and not self.waking:
+                self.waking = self.lingering = lingered = True
+                nt_store(&self.hail, NO)
+            else:
+                join_idle(self, place)
         drainers = take_drainers(self)
         nt_unlock(&self.mutex)
         if wake is not NULL:
@@ -2022,7 +2042,6 @@ cdef int serve(Dispatcher self, Place *place) except -1:
                 execute(task, place, &deferred)
             else:
                 task.finished = 0
-                clear_place(place)
             ended = task
             task = None
             continue
@@ -2031,12 +2050,28 @@ cdef int serve(Dispatcher self, Place *place) except -1:
             if launch:
                 pump(self)
             return 0
+        if lingered:
+            release_all(deferred)
+            deferred = NULL
+            linger(self)
+            continue
         stay = sleep(self, place, deferred)
         deferred = NULL
         if not stay:
             return 0
         woken = True
         since = nt_now()
+
+
+cdef void linger(Dispatcher self) noexcept:
+    """Look for a task for as long as about two handovers take, before the thread sleeps.
+
+    Without the GIL one that is a moment ahead of who submits would have to be woken for
+    each task. With it who submits would have to wait for the interpreter instead.
+    """
+    cdef long long until = nt_now() + PATIENCE
+    while not nt_load(&self.hail) and nt_now() < until:
+        nt_pause()
 
 
 cdef void forget_place(Dispatcher self, Place *place) noexcept:

@@ -53,6 +53,14 @@ static inline unsigned char nt_swap(unsigned char *p, unsigned char v) {
 #  define nt_pause() __builtin_ia32_pause()
 #elif defined(__aarch64__)
 #  define nt_pause() __asm__ volatile ("isb")
+#else
+#  define nt_pause() ((void)0)
+#endif
+
+#if defined(Py_GIL_DISABLED)
+#  define NT_FREE_THREADED 1
+#else
+#  define NT_FREE_THREADED 0
 #endif
 
 /* A mutex of one byte that starts out unlocked when zeroed. It is never held while
@@ -62,13 +70,20 @@ static inline unsigned char nt_swap(unsigned char *p, unsigned char v) {
 #if PY_VERSION_HEX >= 0x030D0000
 typedef PyMutex nt_mutex;
 static inline void nt_lock(nt_mutex *m) {
-#  if defined(Py_GIL_DISABLED) && defined(nt_pause)
+#  if NT_FREE_THREADED
     /* PyMutex asks the system to run another thread as soon as it finds it taken, which
      * takes ten times as long as until it is free. */
     int patience = 100;
-    while (patience-- && (__atomic_load_n(&m->_bits, __ATOMIC_RELAXED) & 1)) {
+    uint8_t unlocked = 0;
+    do {
+        if (__atomic_load_n(&m->_bits, __ATOMIC_RELAXED) == 0) {
+            if (_Py_atomic_compare_exchange_uint8(&m->_bits, &unlocked, 1)) {
+                return;
+            }
+            unlocked = 0;
+        }
         nt_pause();
-    }
+    } while (--patience);
 #  endif
     PyMutex_Lock(m);
 }
@@ -188,7 +203,7 @@ static inline PyObject *nt_take_exception(void) {
  * stop and settle the two counts, under a lock, for each task. So it is counted with those
  * of the others from the beginning. `nt_hand_over` does so with one that was taken. */
 static inline void nt_lend(PyObject *op) {
-#ifdef Py_GIL_DISABLED
+#if NT_FREE_THREADED
     if (!_Py_IsImmortal(op)) {
         _Py_atomic_add_ssize(&op->ob_ref_shared, (Py_ssize_t)1 << _Py_REF_SHARED_SHIFT);
     }
@@ -197,7 +212,7 @@ static inline void nt_lend(PyObject *op) {
 #endif
 }
 static inline void nt_hand_over(PyObject *op) {
-#ifdef Py_GIL_DISABLED
+#if NT_FREE_THREADED
     nt_lend(op);
     Py_DECREF(op);
 #else
@@ -207,7 +222,7 @@ static inline void nt_hand_over(PyObject *op) {
 
 /* Hide an object from the garbage collector, where that makes less to do for it. */
 static inline void nt_hide(PyObject *op) {
-#ifdef Py_GIL_DISABLED
+#if NT_FREE_THREADED
     (void)op;
 #else
     PyObject_GC_UnTrack(op);
@@ -227,7 +242,7 @@ static inline PyObject *nt_copy_context(void) {
 /* Whether a context that a call has left can serve another: nothing is in it, and nobody
  * else holds it. Without the GIL a look at the count of references does not tell. */
 static inline int nt_is_untouched(PyObject *context) {
-#ifdef Py_GIL_DISABLED
+#if NT_FREE_THREADED
     (void)context;
     return 0;
 #else

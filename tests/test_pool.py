@@ -522,7 +522,7 @@ def test_a_pool_that_nobody_holds_lets_its_threads_go(nt):
         return not any(thread.is_alive() for thread in threads)
 
     wait_until(ended, timeout=30)
-    assert done == list(range(10))
+    assert sorted(done) == list(range(10))  # two threads took them
 
 
 def test_a_process_ends_though_its_pool_was_not_shut_down(nt):

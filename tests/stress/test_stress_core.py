@@ -9,7 +9,7 @@ from collections import Counter
 from concurrent import futures
 
 import pytest
-from helpers import switch_interval
+from helpers import switch_interval, wait_until
 
 SECONDS = 1.0
 
@@ -220,3 +220,36 @@ def test_a_mailbox_hands_over_every_item_once_in_the_order_of_each_sender(nt, sl
     assert Counter(name for name, _ in got) == dict.fromkeys(range(6), 3000)
     for name in range(6):
         assert [n for who, n in got if who == name] == list(range(3000))
+
+
+def test_who_looks_at_what_runs_sees_the_targets_that_are_being_called(nt, slices):
+    class Target:
+        """A target that nobody holds but its task and whoever is shown it."""
+
+        def __call__(self):
+            time.sleep(0)  # lets others look, also where one thread runs at a time
+
+    deadline = time.monotonic() + SECONDS
+    seen: Counter[str] = Counter()
+
+    def submit():
+        rng = random.Random(1)
+        while time.monotonic() < deadline:
+            tasks = [pool.submit(Target()) for _ in range(rng.randrange(1, 30))]
+            cancelled = sum(task.cancel() for task in tasks[::3])
+            seen["submitted"] += len(tasks) - cancelled
+            futures.wait(tasks)
+
+    def look():
+        while time.monotonic() < deadline:
+            for ident, task, target in pool._crew.dispatcher.running():
+                assert ident and isinstance(task, futures.Future)
+                assert target is None or isinstance(target, Target)
+                seen["shown"] += target is not None
+
+    with nt.TaskPool(3) as pool:
+        run_all(submit, look, look)
+        dispatcher = pool._crew.dispatcher
+        wait_until(lambda: not dispatcher.active)
+        assert sum(dispatcher.figures()["completed"]) == seen["submitted"]
+    assert seen["shown"]
