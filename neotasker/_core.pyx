@@ -489,6 +489,7 @@ cdef class FutureCore:
 
         Who waits for it is the parent's, and so are the callbacks.
         """
+        cdef bint began = self.phase == RUNNING
         memset(&self.mutex, 0, sizeof(nt_mutex))
         self.parked = NULL
         self.standard = None
@@ -500,7 +501,7 @@ cdef class FutureCore:
         self.value = error
         track(self)
         nt_store(&self.phase, CANCELLED if error is None else FINISHED)
-        if isinstance(self, TaskCore):
+        if not began and isinstance(self, TaskCore):  # or this thread may be in the call
             drop(<TaskCore>self)
 
     def __setattr__(self, name, value):
@@ -732,7 +733,7 @@ cdef class TaskCore(FutureCore):
     cdef PyObject *next
     cdef PyObject *prev
     cdef Submitter view
-    # Set when the task is made, let go when the call begins or is cancelled.
+    # Set when the task is made, let go when the call ends or is cancelled.
     cdef object fn
     cdef tuple args
     cdef dict kwargs
@@ -743,7 +744,7 @@ cdef class TaskCore(FutureCore):
     cdef long long finished
 
     def __dealloc__(self):
-        drop_context(self)
+        drop_context(self.context)
 
     @property
     def lane(self):
@@ -767,11 +768,18 @@ cdef class TaskCore(FutureCore):
 
     def _get_call(self):
         """Return the target, its arguments and its context, for a foreign executor to run."""
-        if self.context is NULL:
-            return self.fn, self.args, self.kwargs, None if self.fn is None else _Context()
-        if not PyObject_GC_IsTracked(<object>self.context):
-            PyObject_GC_Track(self.context)  # others will hold it
-        return self.fn, self.args, self.kwargs, <object>self.context
+        cdef object fn, args, kwargs, context = None
+        nt_lock(&self.mutex)
+        fn, args, kwargs = self.fn, self.args, self.kwargs
+        if self.context is not NULL:
+            context = <object>self.context
+        nt_unlock(&self.mutex)
+        if context is not None:
+            if not PyObject_GC_IsTracked(context):
+                PyObject_GC_Track(<PyObject *>context)  # others will hold it
+        elif fn is not None:
+            context = _Context()
+        return fn, args, kwargs, context
 
     def _begin(self):
         """Move to running; return False if the task was cancelled."""
@@ -818,10 +826,8 @@ cdef inline bint begin(TaskCore self, long long now) noexcept:
     return begun
 
 
-cdef inline void drop_context(TaskCore self) noexcept:
-    cdef PyObject *context = self.context
+cdef inline void drop_context(PyObject *context) noexcept:
     if context is not NULL:
-        self.context = NULL
         # Its end takes it out of the collector's list, so it has to be in.
         if not PyObject_GC_IsTracked(<object>context):
             PyObject_GC_Track(context)
@@ -830,10 +836,21 @@ cdef inline void drop_context(TaskCore self) noexcept:
 
 cdef inline int drop(TaskCore self) except -1:
     """Let go of the call. Only the one who began or cancelled the task does so."""
-    drop_context(self)
+    cdef object _fn = None  # which let go of them, unlocked
+    cdef tuple _args = None
+    cdef dict _kwargs = None
+    cdef PyObject *context
+    if FREE_THREADED:  # somebody may be about to look at them
+        nt_lock(&self.mutex)
+        _fn, _args, _kwargs = self.fn, self.args, self.kwargs
+    context = self.context
+    self.context = NULL
     self.fn = None
     self.args = None
     self.kwargs = None
+    if FREE_THREADED:
+        nt_unlock(&self.mutex)
+    drop_context(context)
     return 0
 
 
@@ -1855,7 +1872,6 @@ cdef class Dispatcher:
                 waiting.append(task)
         place = self.places
         while place is not NULL:
-            memset(&place.guard, 0, sizeof(nt_mutex))
             if place.task is not NULL:
                 task = <TaskCore>place.task
                 task.view = None
@@ -1866,6 +1882,9 @@ cdef class Dispatcher:
         self.space = self.drainers = NULL
         self.waiting_ = self.active_ = self.threads_ = self.busy = self.idle_ = 0
         self.aside = self.resting_ = 0
+        place = <Place *>nt_get_place()
+        if place is not NULL:
+            memset(&place.guard, 0, sizeof(nt_mutex))
         nt_set_place(NULL)
         self.waking = self.lingering = self.pumping = False
         return waiting, running
@@ -1946,10 +1965,12 @@ cdef class Dispatcher:
     def figures(self):
         """Return one consistent set of counters; lists are per lane, CRITICAL first."""
         cdef LaneState lanes[4]
+        cdef Py_ssize_t counts[4]
         cdef Py_ssize_t active, threads, idle
         cdef long long wakeups
         nt_lock(&self.mutex)
         lanes = self.lanes
+        counts = self.counts
         active, threads, idle = self.active_, self.threads_, self.idle_
         wakeups = self.wakeups
         nt_unlock(&self.mutex)
@@ -1958,7 +1979,7 @@ cdef class Dispatcher:
             "threads": threads,
             "idle": idle,
             "wakeups": wakeups,
-            "waiting": [self.counts[i] for i in range(LANES)],
+            "waiting": [counts[i] for i in range(LANES)],
             "submitted": [lanes[i].submitted for i in range(LANES)],
             "completed": [lanes[i].completed for i in range(LANES)],
             "failed": [lanes[i].failed for i in range(LANES)],
@@ -1977,16 +1998,19 @@ cdef int serve(Dispatcher self, Place *place) except -1:
     cdef Parker *drainers = NULL
     cdef Parker *room = NULL
     cdef Place *wake = NULL
-    cdef bint woken = False, lingered = False, surplus, leaving, launch, stay, more
+    cdef bint woken = False, lingered = False, lingers, surplus, leaving, launch, stay, more
     cdef long long now
     cdef long long since = nt_now()
     while True:
-        now = ended.finished if ended is not None and ended.finished else nt_now()
-        let_others_run_in_pool(&since, now)
+        if lingered:  # it holds `waking`: until that is given back no user code runs
+            now = nt_now()
+        else:
+            now = ended.finished if ended is not None and ended.finished else nt_now()
+            let_others_run_in_pool(&since, now)
         wake = NULL
         room = parked = drainers = NULL
         nt_lock(&self.mutex)
-        if ended is not None:
+        if ended is not None and not lingered:
             place.task = NULL
             self.busy -= 1
             account(self, ended)
@@ -1997,8 +2021,9 @@ cdef int serve(Dispatcher self, Place *place) except -1:
         if woken:
             self.waking = woken = False
             self.wakeups += 1
+        lingers = False
         if lingered:
-            self.waking = self.lingering = lingered = False
+            self.waking = self.lingering = False
         launch = self.launcher is not None
         surplus = self.threads_ - self.aside > self.max_threads
         if not launch and not (surplus and not self.counts[CRITICAL]):
@@ -2020,8 +2045,8 @@ cdef int serve(Dispatcher self, Place *place) except -1:
             self.threads_ -= 1
             forget_place(self, place)
         elif task is None:
-            if FREE_THREADED and ended is not None and not self.waking:
-                self.waking = self.lingering = lingered = True
+            if FREE_THREADED and ended is not None and not (lingered or self.waking):
+                self.waking = self.lingering = lingers = True
                 nt_store(&self.hail, NO)
             else:
                 join_idle(self, place)
@@ -2032,6 +2057,12 @@ cdef int serve(Dispatcher self, Place *place) except -1:
         release_all(parked)
         release_all(drainers)
         release_all(room)
+        lingered = lingers
+        if lingered:  # and lets go of what has ended when it has looked
+            release_all(deferred)
+            deferred = NULL
+            linger(self)
+            continue
         if ended is not None:
             ended = None
             view = None
@@ -2050,11 +2081,6 @@ cdef int serve(Dispatcher self, Place *place) except -1:
             if launch:
                 pump(self)
             return 0
-        if lingered:
-            release_all(deferred)
-            deferred = NULL
-            linger(self)
-            continue
         stay = sleep(self, place, deferred)
         deferred = NULL
         if not stay:

@@ -74,13 +74,13 @@ static inline void nt_lock(nt_mutex *m) {
     /* PyMutex asks the system to run another thread as soon as it finds it taken, which
      * takes ten times as long as until it is free. */
     int patience = 100;
-    uint8_t unlocked = 0;
     do {
-        if (__atomic_load_n(&m->_bits, __ATOMIC_RELAXED) == 0) {
-            if (_Py_atomic_compare_exchange_uint8(&m->_bits, &unlocked, 1)) {
-                return;
-            }
-            unlocked = 0;
+        uint8_t bits = _Py_atomic_load_uint8_relaxed(&m->_bits);
+        if (bits == 0 && _Py_atomic_compare_exchange_uint8(&m->_bits, &bits, 1)) {
+            return;
+        }
+        if (!(bits & 1)) { /* others sleep, and it may be taken before them */
+            break;
         }
         nt_pause();
     } while (--patience);

@@ -8,10 +8,11 @@ import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING
-from weakref import WeakSet
+from weakref import ReferenceType, ref
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
 __all__ = ["Latch"]
 
@@ -27,13 +28,14 @@ class Latch:
     signals before is told again nevertheless (in CPython; elsewhere nobody may be, if it
     comes at the worst of times). What else it cuts short, the collector closes.
 
-    The lock protects the set of those sockets.
+    There is no lock that such a handler could leave taken. The main thread puts its socket
+    into the dictionary and then looks at the event; `set` sets the event and then copies the
+    dictionary: as each of the two takes one step that is not divided, one sees the other.
     """
 
     def __init__(self) -> None:
         self._event = threading.Event()
-        self._lock = threading.RLock()
-        self._bells: WeakSet[socket.socket] = WeakSet()
+        self._bells: dict[int, ReferenceType[socket.socket]] = {}
 
     def is_set(self) -> bool:
         """Return whether it was set."""
@@ -42,11 +44,10 @@ class Latch:
     def set(self) -> None:
         """Wake all who wait, and let pass who comes."""
         self._event.set()
-        with self._lock:
-            bells = list(self._bells)
-        for bell in bells:
-            with contextlib.suppress(OSError):  # full, or gone: then it has rung
-                bell.send(b"\0")
+        for refer in list(self._bells.values()):
+            bell = refer()
+            if bell is not None:
+                _try(bell.send, b"\0")  # if it is full, or gone, it has rung
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until it is set; return whether it is.
@@ -67,37 +68,63 @@ class Latch:
         ear, bell = socket.socketpair()
         with ear, bell, selectors.DefaultSelector() as selector:
             selector.register(ear, selectors.EVENT_READ)
+            ear.setblocking(False)
             bell.setblocking(False)
-            heard = b""
-            before: list[int] = []
+            number = bell.fileno()
             tell = partial(signal.set_wakeup_fd, warn_on_full_buffer=False)
-            change = map(tell, [bell.fileno()])
+            before: list[int] = []
+            after: list[int] = []
+            # Each is used in one call, so that in CPython no handler comes between the change
+            # and the note of it: handlers run after a call.
+            change, restore = map(tell, [number]), map(tell, before)
+            ours = True
+            heard = b""
             try:
                 try:
-                    # One call for the change and the note of what was before: in CPython a
-                    # handler that raises does not come between.
                     before.extend(change)
-                except ValueError:  # not the main interpreter, which gets no signals
+                except ValueError:
+                    if before:
+                        raise  # by a handler
+                    ours = False  # not the main interpreter, which gets no signals
                     return self._event.wait(timeout)
-                with self._lock:
-                    self._bells.add(bell)
+                self._bells[number] = ref(bell)
                 while not self._event.is_set():
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         break
                     if selector.select(left):
-                        heard += ear.recv(4096)  # a handler that raises does so from here on
+                        heard += _all_of(ear)  # a handler that raises does so from here on
             finally:
                 try:
-                    signal.set_wakeup_fd(before[0])  # at once: handlers come after a call
-                except (IndexError, OSError, ValueError):  # no note of it, or closed meanwhile
-                    with contextlib.suppress(ValueError):
-                        signal.set_wakeup_fd(-1)
+                    after.extend(restore)
+                except (OSError, ValueError):  # whose it was has closed it
+                    if after:
+                        raise  # by a handler
                 finally:
-                    with self._lock:
-                        self._bells.discard(bell)
-                    signals = heard.replace(b"\0", b"")
-                    if signals and before[0] != -1:  # a loop in this thread, which waits for us
-                        with contextlib.suppress(OSError):
-                            os.write(before[0], signals)
+                    if ours and not after:
+                        signal.set_wakeup_fd(-1)
+                    self._bells.pop(number, None)
+                    signals = (heard + _all_of(ear)).replace(b"\0", b"")
+                    # To a loop in this thread, which waits for us.
+                    if signals and before and before[0] != -1:
+                        _try(os.write, before[0], signals)
         return self._event.is_set()
+
+
+def _all_of(ear: socket.socket) -> bytes:
+    """Return what a socket that does not block has got."""
+    heard = b""
+    with contextlib.suppress(BlockingIOError):
+        while piece := ear.recv(4096):
+            heard += piece
+    return heard
+
+
+def _try(call: Callable[..., object], *args: object) -> None:
+    """Call what is written in C and may fail; what a handler of a signal raises is raised."""
+    done: list[object] = []
+    try:
+        done.extend(map(call, *([arg] for arg in args)))
+    except OSError:
+        if done:
+            raise

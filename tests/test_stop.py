@@ -737,6 +737,35 @@ def test_a_forked_child_finds_a_stopped_supervisor_and_may_start_it(nt):
     )
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_target_that_forks_is_there_in_the_child_until_it_returns(nt):
+    ran = run_python(
+        """
+        import functools, gc, os, threading, warnings, weakref
+        warnings.simplefilter("ignore")
+        import neotasker
+
+        def target():
+            let_go.wait()
+            pid = os.fork()
+            if not pid:
+                gc.collect()
+                os._exit(0 if called() is not None else 1)
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+        let_go = threading.Event()
+        with neotasker.TaskPool(1) as pool:
+            call = functools.partial(target)
+            called = weakref.ref(call)
+            task = pool.submit(call)
+            del call
+            let_go.set()
+            assert task.result(10) == 0
+        """
+    )
+    assert ran.rc == 0, ran.err
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs POSIX signals")
 def test_stop_from_a_signal_handler_while_it_starts(nt):
     ran = run_python(
