@@ -32,7 +32,7 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear, PyErr_SetInterrupt
 from cpython.object cimport PyObject
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_REFCNT, Py_XDECREF
 from libc.math cimport NAN, isnan
 from libc.string cimport memset
 
@@ -821,8 +821,8 @@ cdef inline bint begin(TaskCore self, long long now) noexcept:
     if begun:
         nt_store(&self.phase, RUNNING)
     nt_unlock(&self.mutex)
-    if begun:
-        self.started = now
+    if begun:  # where a thread was free already, it is no later than the task came
+        self.started = max(now, self.queued)
     return begun
 
 
@@ -936,11 +936,12 @@ cdef int step_aside(Place *place, bint ours) except -1:
     for ever (what Java calls a managed blocker).
     """
     cdef Dispatcher self = <Dispatcher>place.dispatcher
+    cdef bint busy = place.task is not NULL  # or it lets go of one that has ended
     nt_lock(&self.mutex)
-    self.resting_ += 1
+    self.resting_ += busy or ours
     if ours:
-        self.active_ -= 1
-        self.busy -= 1
+        self.active_ -= busy
+        self.busy -= busy
         self.aside += 1
     nt_unlock(&self.mutex)
     if ours:
@@ -954,11 +955,12 @@ cdef int step_aside(Place *place, bint ours) except -1:
 cdef int step_back(Place *place, bint ours) except -1:
     """Take the place again, at once: for a while more may run than the limits say."""
     cdef Dispatcher self = <Dispatcher>place.dispatcher
+    cdef bint busy = place.task is not NULL
     nt_lock(&self.mutex)
-    self.resting_ -= 1
+    self.resting_ -= busy or ours
     if ours:
-        self.active_ += 1
-        self.busy += 1
+        self.active_ += busy
+        self.busy += busy
         self.aside -= 1
     nt_unlock(&self.mutex)
     return 0
@@ -1362,7 +1364,7 @@ cdef inline TaskCore pick(Dispatcher self, long long now):
             Py_DECREF(task)  # the lane's; the local has its own
             self.waiting_ -= 1
             self.active_ += 1
-            lane.waited += now - task.queued
+            lane.waited += max(now - task.queued, 0)
             return task
     return None
 
@@ -1998,7 +2000,8 @@ cdef int serve(Dispatcher self, Place *place) except -1:
     cdef Parker *drainers = NULL
     cdef Parker *room = NULL
     cdef Place *wake = NULL
-    cdef bint woken = False, lingered = False, lingers, surplus, leaving, launch, stay, more
+    cdef bint woken = False, lingered = False, lingers, again
+    cdef bint surplus, leaving, launch, stay, more
     cdef long long now
     cdef long long since = nt_now()
     while True:
@@ -2021,7 +2024,7 @@ cdef int serve(Dispatcher self, Place *place) except -1:
         if woken:
             self.waking = woken = False
             self.wakeups += 1
-        lingers = False
+        lingers = again = False
         if lingered:
             self.waking = self.lingering = False
         launch = self.launcher is not None
@@ -2048,6 +2051,8 @@ cdef int serve(Dispatcher self, Place *place) except -1:
             if FREE_THREADED and ended is not None and not (lingered or self.waking):
                 self.waking = self.lingering = lingers = True
                 nt_store(&self.hail, NO)
+            elif ended is not None and (FREE_THREADED or Py_REFCNT(ended) == 1):
+                again = True  # who is idle is counted on, and not to let go of anything
             else:
                 join_idle(self, place)
         drainers = take_drainers(self)
@@ -2066,11 +2071,16 @@ cdef int serve(Dispatcher self, Place *place) except -1:
         if ended is not None:
             ended = None
             view = None
+        if again:
+            continue
         if task is not None:
             release_all(deferred)
             deferred = NULL
             if begin(task, now):
                 execute(task, place, &deferred)
+                if nt_get_place() is not place:
+                    release_all(deferred)
+                    return 0  # in a child that the task forked, where no thread is known
             else:
                 task.finished = 0
             ended = task

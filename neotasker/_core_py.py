@@ -103,7 +103,7 @@ def _check_target(fn):
         )
 
 
-_thread = threading.local()  # .dispatcher: the one that this thread serves
+_thread = threading.local()  # .dispatcher: the one that this thread serves; .place: as what
 
 
 class _PatientEvent(threading.Event):
@@ -534,7 +534,8 @@ class TaskCore(FutureCore):
             return None
         self._phase = _RUNNING
         _state_release()
-        self._started = monotonic() if now is None else now
+        # Where a thread was free already, it is no later than the task came.
+        self._started = monotonic() if now is None else max(now, self._queued)
         fn, args, kwargs, context = self._call
         try:
             if kwargs:
@@ -990,7 +991,7 @@ class Dispatcher:
                     tasks.popleft()
                     task._waiting = False
                     self._active = active + 1
-                    self._wait_seconds[lane] += now - task._queued
+                    self._wait_seconds[lane] += max(now - task._queued, 0.0)
                     return task
         return None
 
@@ -1063,9 +1064,9 @@ class Dispatcher:
 
     def _serve(self):
         """End one task and pick the next in one locked section, for ever."""
-        place = _Place()
-        task = None
-        woken = well = False
+        place = _thread.place = _Place()
+        task = ended = None
+        woken = well = leaving = False
         acquire, release = self._acquire, self._release
         completed, idle = self._completed, self._idle
         with self._lock:
@@ -1073,22 +1074,23 @@ class Dispatcher:
         while True:
             released = parked = ()
             wake = None
-            now = None if task is None else task._finished
+            ended, task = task, None
+            now = None if ended is None else ended._finished
             if now is None:
                 now = monotonic()
             if not acquire(False):
                 _contend(acquire)
             try:
-                if task is not None:
-                    view = task._view
+                if ended is not None:
+                    view = ended._view
                     if not well or view is None or view._parked or self._drainers:
-                        parked = self._account(task)
+                        parked = self._account(ended)
                     else:  # the same, in the usual case
                         self._active -= 1
-                        completed[task._lane] += 1
+                        completed[ended._lane] += 1
                         view.outstanding -= 1
-                        task._view = None
-                    task = place.task = None
+                        ended._view = None
+                    place.task = None
                 if woken:
                     self._waking = woken = False
                     self._wakeups += 1
@@ -1114,7 +1116,7 @@ class Dispatcher:
                     if leaving:
                         self._threads -= 1
                         del self._places[id(place)]
-                    else:
+                    elif ended is None:  # who is idle is counted on, and lets go of nothing
                         idle.append(place)
             finally:
                 release()
@@ -1123,13 +1125,18 @@ class Dispatcher:
                     parker.release()
             if wake is not None:
                 wake.parker.release()
-            view = None
+            again = ended is not None
+            view = ended = None
             if task is not None:
                 well = task._run(now)
+                if _thread.dispatcher is not self:
+                    return  # in a child that the task forked, where no thread is known
             elif leaving:
                 if self._launcher is not None:
                     self._pump()
                 return
+            elif again:
+                continue
             elif self._sleep(place):
                 woken = True
             else:
@@ -1141,10 +1148,11 @@ class Dispatcher:
         Without that, tasks that wait for tasks of their own pool would fill it, and wait
         for ever (what Java calls a managed blocker).
         """
+        busy = _thread.place.task is not None  # or it lets go of one that has ended
         with self._lock:
-            self._resting += 1
+            self._resting += busy or ours
             if ours:
-                self._active -= 1
+                self._active -= busy
                 self._aside += 1
         if ours:
             try:
@@ -1154,10 +1162,11 @@ class Dispatcher:
 
     def _step_back(self, ours):
         """Take the place again, at once: for a while more may run than the limits say."""
+        busy = _thread.place.task is not None
         with self._lock:
-            self._resting -= 1
+            self._resting -= busy or ours
             if ours:
-                self._active += 1
+                self._active += busy
                 self._aside -= 1
 
     def _sleep(self, place):

@@ -6,6 +6,8 @@ import contextlib
 import os
 import threading
 import time
+from _thread import LockType as Lock
+from _thread import allocate_lock
 from functools import partial
 from typing import TYPE_CHECKING
 from weakref import ReferenceType, ref
@@ -16,34 +18,42 @@ if TYPE_CHECKING:
 
 __all__ = ["Latch"]
 
+DAY = 86_400.0  # seconds; what sleeps on a socket takes no number that is much larger
+
 
 class Latch:
     """An event that is set once, and lets Ctrl+C through to whoever waits for it.
 
     The main thread sleeps on a socket, which `set` and every signal write to: where the
     system's locks are not interrupted (Windows), or the interpreter may overlook a
-    signal that comes just as it begins to wait (free-threaded builds), an event sleeps on.
+    signal that comes just as it begins to wait (free-threaded builds), a lock sleeps on.
+    Other threads, which no signal reaches, sleep on a lock.
 
     A handler that raises (as Ctrl+C does) may do so anywhere in a wait: whoever was told of
     signals before is told again nevertheless (in CPython; elsewhere nobody may be, if it
     comes at the worst of times). What else it cuts short, the collector closes.
 
-    There is no lock that such a handler could leave taken. The main thread puts its socket
-    into the dictionary and then looks at the event; `set` sets the event and then copies the
-    dictionary: as each of the two takes one step that is not divided, one sees the other.
+    There is no lock that such a handler could leave taken. Who waits puts what it sleeps on
+    into a dictionary and then looks at the flag; `set` sets the flag and then copies the
+    dictionary. A dictionary does one thing at a time, also without the GIL, and who does the
+    second sees all that was done before the first: so one of the two sees the other.
     """
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._flag = False
         self._bells: dict[int, ReferenceType[socket.socket]] = {}
+        self._sleepers: dict[int, Lock] = {}
 
     def is_set(self) -> bool:
         """Return whether it was set."""
-        return self._event.is_set()
+        return self._flag
 
     def set(self) -> None:
         """Wake all who wait, and let pass who comes."""
-        self._event.set()
+        self._flag = True
+        for sleeper in list(self._sleepers.values()):
+            with contextlib.suppress(RuntimeError):  # it was woken already
+                sleeper.release()
         for refer in list(self._bells.values()):
             bell = refer()
             if bell is not None:
@@ -55,11 +65,25 @@ class Latch:
         Parameters:
             timeout: seconds; None waits for ever.
         """
-        if self._event.is_set() or threading.current_thread() is not threading.main_thread():
-            return self._event.wait(timeout)
-        return self._wait_by_socket(timeout)
+        if not self._flag:
+            if threading.current_thread() is threading.main_thread():
+                self._wait_by_socket(timeout)
+            else:
+                self._wait_by_lock(timeout)
+        return self._flag
 
-    def _wait_by_socket(self, timeout: float | None) -> bool:
+    def _wait_by_lock(self, timeout: float | None) -> None:
+        limit = -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)
+        sleeper = allocate_lock()
+        sleeper.acquire()
+        self._sleepers[id(sleeper)] = sleeper
+        try:
+            if not self._flag:
+                sleeper.acquire(timeout=limit)
+        finally:
+            del self._sleepers[id(sleeper)]
+
+    def _wait_by_socket(self, timeout: float | None) -> None:
         import selectors
         import signal
         import socket
@@ -78,7 +102,7 @@ class Latch:
             # and the note of it: handlers run after a call.
             change, restore = map(tell, [number]), map(tell, before)
             ours = True
-            heard = b""
+            heard: list[bytes] = []
             try:
                 try:
                     before.extend(change)
@@ -86,14 +110,15 @@ class Latch:
                     if before:
                         raise  # by a handler
                     ours = False  # not the main interpreter, which gets no signals
-                    return self._event.wait(timeout)
+                    self._wait_by_lock(timeout)
+                    return
                 self._bells[number] = ref(bell)
-                while not self._event.is_set():
+                while not self._flag:
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         break
-                    if selector.select(left):
-                        heard += _all_of(ear)  # a handler that raises does so from here on
+                    if selector.select(left if left is None else min(left, DAY)):
+                        _read(ear, heard)  # a handler that raises does so from here on
             finally:
                 try:
                     after.extend(restore)
@@ -102,22 +127,27 @@ class Latch:
                         raise  # by a handler
                 finally:
                     if ours and not after:
-                        signal.set_wakeup_fd(-1)
+                        told = signal.set_wakeup_fd(-1)
+                        if told not in (-1, number):  # nothing was changed
+                            signal.set_wakeup_fd(told)
                     self._bells.pop(number, None)
-                    signals = (heard + _all_of(ear)).replace(b"\0", b"")
-                    # To a loop in this thread, which waits for us.
-                    if signals and before and before[0] != -1:
+                    _read(ear, heard)
+                    signals = b"".join(heard).replace(b"\0", b"")
+                    if signals and after and before[0] != -1:
+                        # To a loop in this thread, which waits for us.
                         _try(os.write, before[0], signals)
-        return self._event.is_set()
 
 
-def _all_of(ear: socket.socket) -> bytes:
-    """Return what a socket that does not block has got."""
-    heard = b""
-    with contextlib.suppress(BlockingIOError):
-        while piece := ear.recv(4096):
-            heard += piece
-    return heard
+def _read(ear: socket.socket, heard: list[bytes]) -> None:
+    """Put what a socket that does not block has got into a list, whatever a handler does."""
+    known = -1
+    while known < len(heard):
+        known = len(heard)
+        try:
+            heard.extend(map(ear.recv, [4096]))
+        except BlockingIOError:
+            if known < len(heard):
+                raise  # by a handler
 
 
 def _try(call: Callable[..., object], *args: object) -> None:

@@ -7,10 +7,13 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from helpers import switch_interval
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs an interval timer")
 
@@ -85,3 +88,50 @@ def test_a_listener_that_is_closed_meanwhile_is_not_set_again(nt, strike):
             signal.setitimer(signal.ITIMER_REAL, 0.01)
             assert latch.wait(10)
         assert signal.set_wakeup_fd(before) == -1
+
+
+def test_whoever_waits_as_it_is_set_is_woken(nt):
+    with switch_interval(1e-6), ThreadPoolExecutor(5) as executor:
+        for _ in range(200):
+            latch = nt.latch.Latch()
+            start = threading.Barrier(6)
+
+            def wait(latch=latch, start=start):
+                start.wait()
+                return latch.wait(20)
+
+            def set_it(latch=latch, start=start):
+                start.wait()
+                latch.set()
+
+            waiting = [executor.submit(wait) for _ in range(4)]
+            executor.submit(set_it)
+            assert wait() is True  # in the main thread
+            assert [future.result(20) for future in waiting] == [True] * 4
+            assert latch.is_set() and not latch._sleepers and not latch._bells
+
+
+def test_a_wait_that_is_not_answered_ends_in_time(nt):
+    latch = nt.latch.Latch()
+    with ThreadPoolExecutor(1) as executor:
+        assert executor.submit(latch.wait, 0.01).result(10) is False
+        assert executor.submit(latch.wait, -1).result(10) is False
+        month = executor.submit(latch.wait, 30 * 86_400)
+        for timeout in (0, -1, 0.01):
+            assert latch.wait(timeout) is False
+        threading.Timer(0.05, latch.set).start()
+        assert latch.wait(30 * 86_400) is True
+        assert month.result(10) is True
+    assert latch.wait() is True
+
+
+def test_a_signal_meanwhile_is_told_to_who_was_told_before(nt, listener):
+    ear, _ = listener
+    latch = nt.latch.Latch()
+    before = signal.signal(signal.SIGALRM, lambda number, frame: latch.set())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        assert latch.wait(10)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert ear.recv(10) == bytes([signal.SIGALRM])

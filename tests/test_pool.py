@@ -215,6 +215,48 @@ def test_ten_threads_submit_while_another_resizes(nt):
     assert sorted(done) == list(range(10 * each))
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_what_a_thread_lets_go_of_may_wait_for_the_pool(nt, size):
+    """The last reference to a result is the thread's own, where nobody kept the task."""
+    results: list[int] = []
+
+    class Result:
+        def __del__(self):
+            results.append(pool.submit(pow, 2, 3).result(10))
+
+    def let_go(count):
+        if len(results) < count:
+            gc.collect()  # for interpreters where it need not be the thread
+        return len(results) == count
+
+    with nt.TaskPool(size) as pool:
+        for n in range(20):
+            pool.submit(Result)
+            wait_until(lambda n=n: let_go(n + 1))
+        dispatcher = pool._crew.dispatcher
+        wait_until(lambda: not dispatcher.active)
+        assert dispatcher.figures()["completed"] == [0, 0, 40, 0]
+    assert results == [8] * 20
+
+
+def test_a_task_starts_no_earlier_than_it_was_submitted(nt):
+    """Also if that is by what is called at the end of the task before."""
+    with nt.TaskPool(1) as pool:
+        follower: queue.SimpleQueue[futures.Future] = queue.SimpleQueue()
+
+        def follow(task):
+            time.sleep(0.01)
+            follower.put(pool.submit(int))
+
+        gate = threading.Event()
+        pool.submit(gate.wait).add_done_callback(follow)
+        gate.set()
+        task = follower.get(timeout=10)
+        task.result(10)
+        assert task.time_queued <= task.time_started <= task.time_finished
+        assert min(pool._crew.dispatcher.figures()["wait_seconds"]) >= 0
+
+
 def test_a_task_runs_in_the_context_of_its_submitter(nt):
     who = contextvars.ContextVar("who", default="nobody")
     with nt.TaskPool(1) as pool:

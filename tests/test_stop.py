@@ -766,6 +766,26 @@ def test_a_target_that_forks_is_there_in_the_child_until_it_returns(nt):
     assert ran.rc == 0, ran.err
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_child_that_a_task_forked_ends_when_the_task_returns_in_it(nt):
+    ran = run_python(
+        """
+        import os, warnings
+        warnings.simplefilter("ignore")
+        import neotasker
+
+        def target():
+            return os.fork()
+
+        with neotasker.TaskPool(2) as pool:
+            pid = pool.submit(target).result(10)
+            os.waitpid(pid, 0)
+        print("ended")
+        """
+    )
+    assert (ran.rc, ran.out) == (0, "ended\n"), ran.err
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs POSIX signals")
 def test_stop_from_a_signal_handler_while_it_starts(nt):
     ran = run_python(
