@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Latch"]
 
 DAY = 86_400.0  # seconds; what sleeps on a socket takes no number that is much larger
+SIZE = 4096  # bytes, each for a signal or a call of `set`
 
 
 class Latch:
@@ -92,7 +93,6 @@ class Latch:
         ear, bell = socket.socketpair()
         with ear, bell, selectors.DefaultSelector() as selector:
             selector.register(ear, selectors.EVENT_READ)
-            ear.setblocking(False)
             bell.setblocking(False)
             number = bell.fileno()
             tell = partial(signal.set_wakeup_fd, warn_on_full_buffer=False)
@@ -118,7 +118,7 @@ class Latch:
                     if left is not None and left <= 0:
                         break
                     if selector.select(left if left is None else min(left, DAY)):
-                        _read(ear, heard)  # a handler that raises does so from here on
+                        heard.extend(map(ear.recv, [SIZE]))  # a handler may raise from here on
             finally:
                 try:
                     after.extend(restore)
@@ -131,23 +131,12 @@ class Latch:
                         if told not in (-1, number):  # nothing was changed
                             signal.set_wakeup_fd(told)
                     self._bells.pop(number, None)
-                    _read(ear, heard)
+                    while selector.select(0):
+                        heard.extend(map(ear.recv, [SIZE]))
                     signals = b"".join(heard).replace(b"\0", b"")
                     if signals and after and before[0] != -1:
                         # To a loop in this thread, which waits for us.
                         _try(os.write, before[0], signals)
-
-
-def _read(ear: socket.socket, heard: list[bytes]) -> None:
-    """Put what a socket that does not block has got into a list, whatever a handler does."""
-    known = -1
-    while known < len(heard):
-        known = len(heard)
-        try:
-            heard.extend(map(ear.recv, [4096]))
-        except BlockingIOError:
-            if known < len(heard):
-                raise  # by a handler
 
 
 def _try(call: Callable[..., object], *args: object) -> None:
