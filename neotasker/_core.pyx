@@ -918,6 +918,9 @@ cdef struct Place:
     Place *before
     PyObject *dispatcher  # borrowed from the thread
     PyObject *empty  # a context for the next task without one, or NULL; the thread's own
+    bint reports  # it calls `on_drained`,
+    bint relieved  # and others take its part meanwhile
+    bint waits  # it stepped aside
 
 
 cdef inline void show_target(Place *place, PyObject *fn) noexcept:
@@ -940,9 +943,10 @@ cdef int step_aside(Place *place, bint ours) except -1:
     nt_lock(&self.mutex)
     self.resting_ += busy or ours
     if ours:
+        place.waits = True
         self.active_ -= busy
-        self.busy -= busy
-        self.aside += 1
+        self.busy -= busy or (place.reports and not place.relieved)
+        self.aside += not place.relieved
     nt_unlock(&self.mutex)
     if ours:
         try:
@@ -959,9 +963,10 @@ cdef int step_back(Place *place, bint ours) except -1:
     nt_lock(&self.mutex)
     self.resting_ -= busy or ours
     if ours:
+        place.waits = False
         self.active_ += busy
-        self.busy += busy
-        self.aside -= 1
+        self.busy += busy or (place.reports and not place.relieved)
+        self.aside -= not place.relieved
     nt_unlock(&self.mutex)
     return 0
 
@@ -1540,6 +1545,7 @@ cdef class Dispatcher:
     cdef object launcher
     cdef object task_type
     cdef object start_thread
+    cdef object on_drained
     cdef object __weakref__
 
     def __init__(self, task_type, start_thread):
@@ -1605,6 +1611,34 @@ cdef class Dispatcher:
         nt_unlock(&self.mutex)
         release_all(stirred)
         old = None
+        self.engage()
+
+    def set_on_drained(self, on_drained):
+        """Have pool threads call this when they have ended the last task, before they sleep.
+
+        Parameters:
+            on_drained: called without arguments, by two threads at once, too; None: no
+                more. A thread that is in it serves nobody; where it blocks, `relieve` helps.
+        """
+        cdef object old
+        nt_lock(&self.mutex)
+        old = self.on_drained
+        self.on_drained = on_drained
+        nt_unlock(&self.mutex)
+        old = None
+
+    def relieve(self):
+        """Let others take the part of threads that are in what `set_on_drained` set."""
+        cdef Place *place
+        nt_lock(&self.mutex)
+        place = self.places
+        while place is not NULL:
+            if place.reports and not (place.relieved or place.waits):
+                place.relieved = True
+                self.busy -= 1
+                self.aside += 1
+            place = place.after
+        nt_unlock(&self.mutex)
         self.engage()
 
     def open(self):
@@ -2000,7 +2034,9 @@ cdef int serve(Dispatcher self, Place *place) except -1:
     cdef Parker *drainers = NULL
     cdef Parker *room = NULL
     cdef Place *wake = NULL
+    cdef object report = None
     cdef bint woken = False, lingered = False, lingers, again
+    cdef bint served = False  # a task, since it last reported
     cdef bint surplus, leaving, launch, stay, more
     cdef long long now
     cdef long long since = nt_now()
@@ -2024,6 +2060,10 @@ cdef int serve(Dispatcher self, Place *place) except -1:
         if woken:
             self.waking = woken = False
             self.wakeups += 1
+        if place.reports:
+            self.busy -= not place.relieved
+            self.aside -= place.relieved
+            place.reports = place.relieved = False
         lingers = again = False
         if lingered:
             self.waking = self.lingering = False
@@ -2053,6 +2093,14 @@ cdef int serve(Dispatcher self, Place *place) except -1:
                 nt_store(&self.hail, NO)
             elif ended is not None and (FREE_THREADED or Py_REFCNT(ended) == 1):
                 again = True  # who is idle is counted on, and not to let go of anything
+            elif (
+                served
+                and self.on_drained is not None
+                and not (self.active_ or self.waiting_ or self.aside)
+            ):
+                report = self.on_drained
+                place.reports = True
+                self.busy += 1
             else:
                 join_idle(self, place)
         drainers = take_drainers(self)
@@ -2073,9 +2121,22 @@ cdef int serve(Dispatcher self, Place *place) except -1:
             view = None
         if again:
             continue
+        if report is not None:
+            release_all(deferred)
+            deferred = NULL
+            served = False
+            try:
+                report()
+            except BaseException:
+                logger.exception("error in %r", report)
+            report = None
+            if nt_get_place() is not place:
+                return 0
+            continue
         if task is not None:
             release_all(deferred)
             deferred = NULL
+            served = True
             if begin(task, now):
                 execute(task, place, &deferred)
                 if nt_get_place() is not place:

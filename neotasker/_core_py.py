@@ -587,12 +587,15 @@ class TaskCore(FutureCore):
 class _Place:
     """What a dispatcher knows of one of its threads: where it sleeps and what it runs."""
 
-    __slots__ = ("ident", "parker", "task")
+    __slots__ = ("ident", "parker", "relieved", "reports", "task", "waits")
 
     def __init__(self):
         self.parker = _parker()
         self.ident = threading.get_ident()
         self.task = None
+        self.reports = False  # it calls `on_drained`,
+        self.relieved = False  # and others take its part meanwhile
+        self.waits = False  # it stepped aside
 
 
 class Submitter:
@@ -688,6 +691,8 @@ class Dispatcher:
         self._leaving = False  # threads go when they find nothing to do
         self._launcher = None  # takes a task to a foreign executor, or None
         self._pumping = False
+        self._on_drained = None
+        self._reporting = 0  # threads that call it
         self._active = 0  # tasks between start and end
         self._aside = 0  # threads whose task waits for another of this pool
         self._resting = 0  # threads whose task waits for any future of ours
@@ -742,6 +747,26 @@ class Dispatcher:
             stirred = self._stir()
         for parker in stirred:
             parker.release()
+        self.engage()
+
+    def set_on_drained(self, on_drained):
+        """Have pool threads call this when they have ended the last task, before they sleep.
+
+        Parameters:
+            on_drained: called without arguments, by two threads at once, too; None: no
+                more. A thread that is in it serves nobody; where it blocks, `relieve` helps.
+        """
+        with self._lock:
+            self._on_drained = on_drained
+
+    def relieve(self):
+        """Let others take the part of threads that are in what `set_on_drained` set."""
+        with self._lock:
+            for place in self._places.values():
+                if place.reports and not (place.relieved or place.waits):
+                    place.relieved = True
+                    self._reporting -= 1
+                    self._aside += 1
         self.engage()
 
     def open(self):
@@ -929,7 +954,7 @@ class Dispatcher:
         """
         # Threads that wait for tasks of this pool do not count: others take their part.
         threads = self._threads - self._aside
-        free = threads - self._active + self._foreign
+        free = threads - self._active + self._foreign - self._reporting
         idle = self._idle
         critical = self._count(_CRITICAL)
         if (
@@ -1067,13 +1092,14 @@ class Dispatcher:
         place = _thread.place = _Place()
         task = ended = None
         woken = well = leaving = False
+        served = False  # a task, since it last reported
         acquire, release = self._acquire, self._release
         completed, idle = self._completed, self._idle
         with self._lock:
             self._places[id(place)] = place
         while True:
             released = parked = ()
-            wake = None
+            wake = report = None
             ended, task = task, None
             now = None if ended is None else ended._finished
             if now is None:
@@ -1094,6 +1120,10 @@ class Dispatcher:
                 if woken:
                     self._waking = woken = False
                     self._wakeups += 1
+                if place.reports:
+                    self._reporting -= not place.relieved
+                    self._aside -= place.relieved
+                    place.reports = place.relieved = False
                 surplus = (
                     self._threads > self._max_threads
                     and self._threads - self._aside > self._max_threads
@@ -1116,7 +1146,17 @@ class Dispatcher:
                     if leaving:
                         self._threads -= 1
                         del self._places[id(place)]
-                    elif ended is None:  # who is idle is counted on, and lets go of nothing
+                    elif ended is not None:
+                        pass  # who is idle is counted on, and lets go of nothing
+                    elif (
+                        served
+                        and self._on_drained is not None
+                        and not (self._active or self.waiting or self._aside)
+                    ):
+                        report = self._on_drained
+                        place.reports = True
+                        self._reporting += 1
+                    else:
                         idle.append(place)
             finally:
                 release()
@@ -1128,6 +1168,7 @@ class Dispatcher:
             again = ended is not None
             view = ended = None
             if task is not None:
+                served = True
                 well = task._run(now)
                 if _thread.dispatcher is not self:
                     return  # in a child that the task forked, where no thread is known
@@ -1137,6 +1178,14 @@ class Dispatcher:
                 return
             elif again:
                 continue
+            elif report is not None:
+                served = False
+                try:
+                    report()
+                except BaseException:
+                    logger.exception("error in %r", report)
+                if _thread.dispatcher is not self:
+                    return
             elif self._sleep(place):
                 woken = True
             else:
@@ -1148,12 +1197,15 @@ class Dispatcher:
         Without that, tasks that wait for tasks of their own pool would fill it, and wait
         for ever (what Java calls a managed blocker).
         """
-        busy = _thread.place.task is not None  # or it lets go of one that has ended
+        place = _thread.place
+        busy = place.task is not None  # or it lets go of one that has ended
         with self._lock:
             self._resting += busy or ours
             if ours:
+                place.waits = True
                 self._active -= busy
-                self._aside += 1
+                self._reporting -= place.reports and not place.relieved
+                self._aside += not place.relieved
         if ours:
             try:
                 self.engage()
@@ -1162,12 +1214,15 @@ class Dispatcher:
 
     def _step_back(self, ours):
         """Take the place again, at once: for a while more may run than the limits say."""
-        busy = _thread.place.task is not None
+        place = _thread.place
+        busy = place.task is not None
         with self._lock:
             self._resting -= busy or ours
             if ours:
+                place.waits = False
                 self._active += busy
-                self._aside -= 1
+                self._reporting += place.reports and not place.relieved
+                self._aside -= not place.relieved
 
     def _sleep(self, place):
         """Wait to be woken; return False if this thread should go instead."""
@@ -1355,6 +1410,7 @@ class Dispatcher:
             task._view = None
         self._dead = [0, 0, 0, 0]
         self._active = self._threads = self._foreign = self._aside = self._resting = 0
+        self._reporting = 0
         _thread.dispatcher = None
         self._places = {}
         self._idle.clear()

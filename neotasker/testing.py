@@ -17,77 +17,12 @@ import asyncio
 import datetime
 import math
 import threading
-import time
-from collections.abc import Callable
-from typing import Any
 
 from ._accel import Dispatcher, TickerCore
+from .turn import Turn
+from .virtual import Works
 
 __all__ = ["VirtualClock"]
-
-
-class _Member:
-    """A loop that goes by a virtual clock, and what the clock knows of it.
-
-    The clock's condition protects the fields. `idle` and not `stirred` means: the loop
-    sleeps, and nothing is on its way to it.
-    """
-
-    def __init__(self, clock: VirtualClock, loop: asyncio.AbstractEventLoop) -> None:
-        self._changed = clock._changed
-        self._clock = clock
-        self.loop = loop
-        self._selector = loop._selector  # type: ignore[attr-defined]
-        self._rouse = loop._write_to_self  # type: ignore[attr-defined]
-        self.idle = False
-        self.stirred = False
-        self.outstanding = 0  # calls that the loop gave to an executor
-        self.deadline: float | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._selector, name)
-
-    def select(self, timeout: float | None = None) -> Any:
-        """Stand in for the selector: sleep without a timeout until the clock is turned."""
-        if timeout is not None and timeout <= 0:
-            return self._selector.select(0)
-        with self._changed:
-            awaited = not self.stirred
-            self.stirred = False
-            if awaited:
-                self.idle = True
-                self.deadline = None if timeout is None else self._clock.monotonic() + timeout
-                self._changed.notify_all()
-        events = self._selector.select(None if awaited else 0)
-        if awaited:
-            with self._changed:
-                self.idle = self.stirred = False
-        return events
-
-    def stir(self) -> None:
-        """Note that something is on its way to the loop."""
-        with self._changed:
-            self.stirred = True
-
-    def rouse(self) -> None:
-        """Wake the loop because its time has come."""
-        self.stir()
-        self._rouse()
-
-    def lend(self, change: int) -> None:
-        """Count a call that an executor has, or had, for the loop."""
-        with self._changed:
-            self.outstanding += change
-            self._changed.notify_all()
-
-    def late(self, now: float) -> bool:
-        """Return whether the loop sleeps, and should not. The condition is held."""
-        return self.idle and self.deadline is not None and self.deadline <= now
-
-    @property
-    def quiet(self) -> bool:
-        """Whether the loop has nothing to do until its deadline. The condition is held."""
-        return self.idle and not self.stirred and not self.outstanding
 
 
 class VirtualClock:
@@ -96,13 +31,14 @@ class VirtualClock:
     Guarantees: `advance` fires what falls due in order of due time, each at exactly its
     time, and waits after each moment until all that it set off has settled: pool tasks
     ended, loops asleep, nothing on the way between them. What runs, and when, is so the
-    same each time.
+    same each time. Timers fire in a context of their own, as on the ticker's thread; in
+    which thread is not said.
 
     Assumes: `advance` is called from a thread that belongs to no supervisor, one at a
     time, and nothing in the program waits for real time to pass or for a later moment
     of this clock in a way that only it knows (a thread that blocks on an event, say).
 
-    The condition protects the time and what is attached. Callbacks run outside it.
+    The lock protects which turn is on, and is held for nothing else.
     """
 
     steady = True
@@ -124,20 +60,17 @@ class VirtualClock:
         if not math.isfinite(start):
             raise ValueError(f"start must be finite seconds, not {start!r}")
         self._epoch = float(start)
-        self._now = 0.0
-        self._patience = patience
-        self._changed = threading.Condition()
-        self._turning = False
-        self._parts: list[tuple[TickerCore, Dispatcher]] = []
-        self._members: list[_Member] = []
+        self._works = Works(patience)
+        self._lock = threading.Lock()
+        self._turn: Turn | None = None  # while `advance` runs
 
     def monotonic(self) -> float:
         """Return the seconds by which the clock has been turned."""
-        return self._now
+        return self._works.now
 
     def time(self) -> float:
         """Return the clock's seconds since the epoch."""
-        return self._epoch + self._now
+        return self._epoch + self._works.now
 
     def datetime(self, tz: datetime.tzinfo = datetime.UTC) -> datetime.datetime:
         """Return the clock's date and time."""
@@ -147,13 +80,13 @@ class VirtualClock:
 
     def attach(self, ticker: TickerCore, dispatcher: Dispatcher) -> None:
         """Drive a ticker, and wait for the tasks of a dispatcher, until `detach`."""
-        with self._changed:
-            self._parts.append((ticker, dispatcher))
+        self._works.attach(ticker, dispatcher)
+        dispatcher.set_on_drained(self._drained)
 
     def detach(self, ticker: TickerCore) -> None:
         """Let go of a ticker."""
-        with self._changed:
-            self._parts = [part for part in self._parts if part[0] is not ticker]
+        for dispatcher in self._works.detach(ticker):
+            dispatcher.set_on_drained(None)
 
     def adopt(self, loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
         """Make a loop that does not run yet go by this clock; return it.
@@ -164,38 +97,7 @@ class VirtualClock:
         """
         if not isinstance(loop, asyncio.SelectorEventLoop):
             raise TypeError(f"a virtual clock needs asyncio's selector loop, not {loop!r}")
-        member = _Member(self, loop)
-        call_soon_threadsafe = loop.call_soon_threadsafe
-        run_in_executor = loop.run_in_executor
-        close = loop.close
-
-        def call(callback: Callable[..., object], *args: Any, context: Any = None) -> Any:
-            member.stir()
-            return call_soon_threadsafe(callback, *args, context=context)
-
-        def lend(executor: Any, func: Callable[..., Any], *args: Any) -> Any:
-            future = run_in_executor(executor, func, *args)
-            member.lend(1)
-            future.add_done_callback(lambda _: member.lend(-1))
-            return future
-
-        def leave() -> None:
-            close()
-            with self._changed:
-                if member in self._members:
-                    self._members.remove(member)
-
-        patches = {
-            "_selector": member,
-            "time": self.monotonic,
-            "close": leave,
-            "call_soon_threadsafe": call,
-            "run_in_executor": lend,
-        }
-        for name, value in patches.items():
-            setattr(loop, name, value)
-        with self._changed:
-            self._members.append(member)
+        self._works.adopt(loop)
         return loop
 
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
@@ -217,79 +119,18 @@ class VirtualClock:
         """
         if not 0 <= seconds < math.inf:
             raise ValueError(f"a clock can be turned by seconds from 0, not {seconds!r}")
-        with self._changed:
-            if self._turning:
+        turn = Turn(self._works, seconds)
+        with self._lock:
+            if self._turn is not None:
                 raise RuntimeError("the clock is being turned already, by another thread")
-            self._turning = True
+            self._turn = turn
         try:
-            target = self._now + seconds
-            while True:
-                self._settle()
-                due = self._next_due()
-                if due is None or due > target:
-                    break
-                self._now = max(self._now, due)
-                self._fire()
-            self._now = target
+            turn.run()
         finally:
-            with self._changed:
-                self._turning = False
+            self._turn = None
 
-    def _next_due(self) -> float | None:
-        """Return the next moment at which something falls due."""
-        with self._changed:
-            times = [ticker.next_due for ticker, _ in self._parts]
-            times += [member.deadline for member in self._members if member.idle]
-        return min((moment for moment in times if moment is not None), default=None)
-
-    def _quiet(self) -> bool:
-        """Return whether all loops that run have nothing to do. The condition is held."""
-        return all(member.quiet or not member.loop.is_running() for member in self._members)
-
-    def _fire(self) -> None:
-        """Run the timers that are due, then wake the loops whose time has come."""
-        for ticker, _ in list(self._parts):
-            ticker.tick()
-        with self._changed:
-            late = [member for member in self._members if member.late(self._now)]
-        if late:
-            self._settle()
-        for member in late:
-            member.rouse()
-
-    def _settle(self) -> None:
-        """Wait until nothing runs, and nothing is on its way from one part to another."""
-        give_up = time.monotonic() + self._patience
-        while not (self._tasks_ended(give_up) and self._loops_quiet(give_up)):
-            if time.monotonic() > give_up:
-                raise RuntimeError(self._complaint())
-
-    def _tasks_ended(self, give_up: float) -> bool:
-        for _, dispatcher in list(self._parts):
-            while not dispatcher.wait_drained(0.02):
-                if not dispatcher.engaged:
-                    break  # what runs waits for a future, which may be one of a later moment
-                if time.monotonic() > give_up:
-                    return False
-        return True
-
-    def _loops_quiet(self, give_up: float) -> bool:
-        """Wait for the loops; return whether they were quiet already and no task began."""
-        with self._changed:
-            before = self._quiet()
-            if not before:
-                self._changed.wait_for(self._quiet, max(0.0, give_up - time.monotonic()))
-        return before and not any(dispatcher.engaged for _, dispatcher in self._parts)
-
-    def _complaint(self) -> str:
-        running = [
-            getattr(fn, "__qualname__", repr(fn))
-            for _, dispatcher in self._parts
-            for _, _, fn in dispatcher.running()
-        ]
-        busy = [repr(member.loop) for member in list(self._members) if not member.quiet]
-        return (
-            f"the moment {self._now} did not settle within {self._patience} s: "
-            f"running tasks {running}, busy loops {busy}. Does something wait for real time, "
-            "or for a later moment of this clock?"
-        )
+    def _drained(self) -> None:
+        """Go on with the turn: a pool thread has ended the last task."""
+        turn = self._turn
+        if turn is not None:
+            turn.lead()

@@ -26,9 +26,10 @@ FLOORS = {
     },
     1: {"_core.pyx", "_platform.h", "_core_py.py", "_core.pyi"},
     2: {"_accel.py", "_core_py.pyi"},
-    3: {"task.py", "clock.py"},
+    3: {"task.py", "clock.py", "virtual.py"},
     4: {
         "ticker.py",
+        "turn.py",
         "tasktable.py",
         "crew.py",
         "launcher.py",

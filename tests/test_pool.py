@@ -317,6 +317,7 @@ def test_a_cancelled_task_never_runs_and_leaves_its_lane(nt, flood):
     ran: list[int] = []
     with nt.TaskPool(1) as pool:
         pool.submit(flood)
+        flood.wait_running(1)
         tasks = [pool.submit(ran.append, n) for n in range(200)]
         for task in tasks[::2]:
             assert task.cancel()

@@ -221,9 +221,9 @@ def stall(runs, clock, make, virtual, is_async, **options):
     wait_until(lambda: runs.times)
     ticker = virtual.ticker
     for _ in range(50):
-        clock._now += 1
+        clock._works.now += 1
         ticker.tick()
-    clock._now += 0.25
+    clock._works.now += 0.25
     runs.resume.release()
     clock.advance(0)
     return worker

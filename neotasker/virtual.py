@@ -1,0 +1,251 @@
+"""What goes by a virtual clock: tickers, pools and loops, and whether they rest."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ._accel import Dispatcher, TickerCore
+
+GLANCE = 0.02  # seconds after which who waits looks around
+
+
+class Member:
+    """A loop that goes by a virtual clock, and what is known of it.
+
+    The condition of the works protects the fields. `idle` and not `stirred` means: the loop
+    sleeps, and nothing is on its way to it.
+    """
+
+    def __init__(self, works: Works, loop: asyncio.AbstractEventLoop) -> None:
+        self._changed = works.changed
+        self._works = works
+        self.loop = loop
+        self._selector = loop._selector  # type: ignore[attr-defined]
+        self._rouse = loop._write_to_self  # type: ignore[attr-defined]
+        self.idle = False
+        self.stirred = False
+        self.outstanding = 0  # calls that the loop gave to an executor
+        self.deadline: float | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._selector, name)
+
+    def select(self, timeout: float | None = None) -> Any:
+        """Stand in for the selector: sleep without a timeout until the clock is turned."""
+        if timeout is not None and timeout <= 0:
+            return self._selector.select(0)
+        with self._changed:
+            awaited = not self.stirred
+            self.stirred = False
+            if awaited:
+                self.idle = True
+                self.deadline = None if timeout is None else self._works.now + timeout
+                self._changed.notify_all()
+        events = self._selector.select(None if awaited else 0)
+        if awaited:
+            with self._changed:
+                self.idle = self.stirred = False
+        return events
+
+    def stir(self) -> None:
+        """Note that something is on its way to the loop."""
+        with self._changed:
+            self.stirred = True
+
+    def rouse(self) -> None:
+        """Wake the loop because its time has come."""
+        self.stir()
+        self._rouse()
+
+    def lend(self, change: int) -> None:
+        """Count a call that an executor has, or had, for the loop."""
+        with self._changed:
+            self.outstanding += change
+            self._changed.notify_all()
+
+    def late(self, now: float) -> bool:
+        """Return whether the loop sleeps, and should not. The condition is held."""
+        return self.idle and self.deadline is not None and self.deadline <= now
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the loop has nothing to do until its deadline. The condition is held."""
+        return self.idle and not self.stirred and not self.outstanding
+
+
+class Works:
+    """The tickers, pools and loops of one virtual clock, and the time that they go by.
+
+    Guarantees: `settle` returns when nothing runs and nothing is on its way from one part
+    to another; what still runs then waits for a future.
+
+    Assumes: `step` is called by one thread at a time, when all has settled.
+
+    The condition protects what is attached and what the members note. Only `step` changes
+    the time. Callbacks run outside the condition.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self.now = 0.0
+        self.patience = patience  # real seconds for one moment
+        self.changed = threading.Condition()
+        self._parts: list[tuple[TickerCore, Dispatcher]] = []  # replaced, never changed
+        self._members: list[Member] = []
+        self._late: list[Member] = []  # to be woken in the next step
+
+    def attach(self, ticker: TickerCore, dispatcher: Dispatcher) -> None:
+        """Add a ticker, and the dispatcher that runs what it fires."""
+        with self.changed:
+            self._parts = [*self._parts, (ticker, dispatcher)]
+
+    def detach(self, ticker: TickerCore) -> list[Dispatcher]:
+        """Let go of a ticker; return the dispatchers that came with it."""
+        with self.changed:
+            gone = [dispatcher for owner, dispatcher in self._parts if owner is ticker]
+            self._parts = [part for part in self._parts if part[0] is not ticker]
+        return gone
+
+    def adopt(self, loop: asyncio.SelectorEventLoop) -> None:
+        """Take over the sleep of a loop that does not run yet, until it is closed."""
+        member = Member(self, loop)
+        call_soon_threadsafe = loop.call_soon_threadsafe
+        run_in_executor = loop.run_in_executor
+        close = loop.close
+
+        def call(callback: Callable[..., object], *args: Any, context: Any = None) -> Any:
+            member.stir()
+            return call_soon_threadsafe(callback, *args, context=context)
+
+        def lend(executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+            future = run_in_executor(executor, func, *args)
+            member.lend(1)
+            future.add_done_callback(lambda _: member.lend(-1))
+            return future
+
+        def leave() -> None:
+            close()
+            with self.changed:
+                if member in self._members:
+                    self._members.remove(member)
+
+        patches = {
+            "_selector": member,
+            "time": lambda: self.now,
+            "close": leave,
+            "call_soon_threadsafe": call,
+            "run_in_executor": lend,
+        }
+        for name, value in patches.items():
+            setattr(loop, name, value)
+        with self.changed:
+            self._members.append(member)
+
+    def step(self, target: float) -> bool:
+        """Fire what falls due next, or wake the loops that it is time for.
+
+        Returns:
+            False if nothing is due until *target*.
+        """
+        late, self._late = self._late, []
+        if late:
+            for member in late:
+                member.rouse()
+            return True
+        due = self._next_due()
+        if due is None or due > target:
+            return False
+        self.now = max(self.now, due)
+        for ticker, _ in self._parts:
+            ticker.tick()
+        with self.changed:
+            self._late = [member for member in self._members if member.late(self.now)]
+        return True
+
+    def _next_due(self) -> float | None:
+        """Return the next moment at which something falls due."""
+        with self.changed:
+            times = [ticker.next_due for ticker, _ in self._parts]
+            times += [member.deadline for member in self._members if member.idle]
+        return min((moment for moment in times if moment is not None), default=None)
+
+    def _quiet(self) -> bool:
+        """Return whether all loops that run have nothing to do. The condition is held."""
+        return all(member.quiet or not member.loop.is_running() for member in self._members)
+
+    def rests(self) -> bool:
+        """Return whether nothing runs, and nothing is on its way, as `settle` waits for."""
+        for _, dispatcher in self._parts:
+            if dispatcher.engaged or not dispatcher.wait_drained(0):
+                return False
+        with self.changed:
+            quiet = self._quiet()
+        return quiet and not any(dispatcher.engaged for _, dispatcher in self._parts)
+
+    def has_tasks(self) -> bool:
+        """Return whether there are tasks for pool threads."""
+        return any(dispatcher.threads and dispatcher.engaged for _, dispatcher in self._parts)
+
+    def relieve(self) -> None:
+        """Let others serve in place of the pool thread whose step takes long."""
+        for _, dispatcher in self._parts:
+            dispatcher.relieve()
+
+    def settle(self, called_off: Callable[[], bool]) -> bool:
+        """Wait until nothing runs, and nothing is on its way from one part to another.
+
+        Parameters:
+            called_off: tells that it need not be waited for any more; `changed` is notified
+                when it does.
+
+        Returns:
+            False if it was called off.
+
+        Raises:
+            RuntimeError: something went on for longer than the patience.
+        """
+        give_up = time.monotonic() + self.patience
+
+        def over() -> bool:
+            return called_off() or time.monotonic() > give_up
+
+        while not (self._tasks_ended(over) and self._loops_quiet(over)):
+            if called_off():
+                return False
+            if time.monotonic() > give_up:
+                raise RuntimeError(self.complaint())
+        return True
+
+    def _tasks_ended(self, over: Callable[[], bool]) -> bool:
+        for _, dispatcher in self._parts:
+            while not dispatcher.wait_drained(GLANCE):
+                if not dispatcher.engaged:
+                    break  # what runs waits for a future, which may be one of a later moment
+                if over():
+                    return False
+        return True
+
+    def _loops_quiet(self, over: Callable[[], bool]) -> bool:
+        """Wait for the loops; return whether they were quiet already and no task began."""
+        with self.changed:
+            before = self._quiet()
+            while not (self._quiet() or over()):
+                self.changed.wait(GLANCE)
+        return before and not any(dispatcher.engaged for _, dispatcher in self._parts)
+
+    def complaint(self) -> str:
+        """Return what to say of a moment that does not settle."""
+        running = [
+            getattr(fn, "__qualname__", repr(fn))
+            for _, dispatcher in self._parts
+            for _, _, fn in dispatcher.running()
+        ]
+        busy = [repr(member.loop) for member in list(self._members) if not member.quiet]
+        return (
+            f"the moment {self.now} did not settle within {self.patience} s: "
+            f"running tasks {running}, busy loops {busy}. Does something wait for real time, "
+            "or for a later moment of this clock?"
+        )
