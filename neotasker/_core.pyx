@@ -918,8 +918,9 @@ cdef struct Place:
     Place *before
     PyObject *dispatcher  # borrowed from the thread
     PyObject *empty  # a context for the next task without one, or NULL; the thread's own
-    bint reports  # it calls `on_drained`,
-    bint relieved  # and others take its part meanwhile
+    bint reports  # it calls `on_drained`
+    bint holds  # `waking`, while it does
+    bint relieved  # others take its part meanwhile
     bint waits  # it stepped aside
 
 
@@ -930,6 +931,12 @@ cdef inline void show_target(Place *place, PyObject *fn) noexcept:
     place.fn = fn
     if FREE_THREADED:
         nt_unlock(&place.guard)
+
+
+cdef inline void let_wake(Dispatcher self, Place *place) noexcept:
+    """Let others be woken again, if it was a place that stood against it. The mutex is held."""
+    if place.holds:
+        place.holds = self.waking = False
 
 
 cdef int step_aside(Place *place, bint ours) except -1:
@@ -945,8 +952,9 @@ cdef int step_aside(Place *place, bint ours) except -1:
     if ours:
         place.waits = True
         self.active_ -= busy
-        self.busy -= busy or (place.reports and not place.relieved)
+        self.busy -= busy
         self.aside += not place.relieved
+        let_wake(self, place)
     nt_unlock(&self.mutex)
     if ours:
         try:
@@ -965,7 +973,7 @@ cdef int step_back(Place *place, bint ours) except -1:
     if ours:
         place.waits = False
         self.active_ += busy
-        self.busy += busy or (place.reports and not place.relieved)
+        self.busy += busy
         self.aside -= not place.relieved
     nt_unlock(&self.mutex)
     return 0
@@ -1618,7 +1626,8 @@ cdef class Dispatcher:
 
         Parameters:
             on_drained: called without arguments, by two threads at once, too; None: no
-                more. A thread that is in it serves nobody; where it blocks, `relieve` helps.
+                more. The thread counts as on its way to the lanes meanwhile, so that what
+                is submitted in it wakes no other; where it blocks, `relieve` helps.
         """
         cdef object old
         nt_lock(&self.mutex)
@@ -1635,8 +1644,8 @@ cdef class Dispatcher:
         while place is not NULL:
             if place.reports and not (place.relieved or place.waits):
                 place.relieved = True
-                self.busy -= 1
                 self.aside += 1
+                let_wake(self, place)
             place = place.after
         nt_unlock(&self.mutex)
         self.engage()
@@ -2061,9 +2070,9 @@ cdef int serve(Dispatcher self, Place *place) except -1:
             self.waking = woken = False
             self.wakeups += 1
         if place.reports:
-            self.busy -= not place.relieved
             self.aside -= place.relieved
             place.reports = place.relieved = False
+            let_wake(self, place)
         lingers = again = False
         if lingered:
             self.waking = self.lingering = False
@@ -2100,7 +2109,8 @@ cdef int serve(Dispatcher self, Place *place) except -1:
             ):
                 report = self.on_drained
                 place.reports = True
-                self.busy += 1
+                place.holds = not self.waking
+                self.waking = True
             else:
                 join_idle(self, place)
         drainers = take_drainers(self)

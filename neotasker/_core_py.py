@@ -587,14 +587,15 @@ class TaskCore(FutureCore):
 class _Place:
     """What a dispatcher knows of one of its threads: where it sleeps and what it runs."""
 
-    __slots__ = ("ident", "parker", "relieved", "reports", "task", "waits")
+    __slots__ = ("holds", "ident", "parker", "relieved", "reports", "task", "waits")
 
     def __init__(self):
         self.parker = _parker()
         self.ident = threading.get_ident()
         self.task = None
-        self.reports = False  # it calls `on_drained`,
-        self.relieved = False  # and others take its part meanwhile
+        self.reports = False  # it calls `on_drained`
+        self.holds = False  # `_waking`, while it does
+        self.relieved = False  # others take its part meanwhile
         self.waits = False  # it stepped aside
 
 
@@ -692,7 +693,6 @@ class Dispatcher:
         self._launcher = None  # takes a task to a foreign executor, or None
         self._pumping = False
         self._on_drained = None
-        self._reporting = 0  # threads that call it
         self._active = 0  # tasks between start and end
         self._aside = 0  # threads whose task waits for another of this pool
         self._resting = 0  # threads whose task waits for any future of ours
@@ -754,7 +754,8 @@ class Dispatcher:
 
         Parameters:
             on_drained: called without arguments, by two threads at once, too; None: no
-                more. A thread that is in it serves nobody; where it blocks, `relieve` helps.
+                more. The thread counts as on its way to the lanes meanwhile, so that what
+                is submitted in it wakes no other; where it blocks, `relieve` helps.
         """
         with self._lock:
             self._on_drained = on_drained
@@ -765,8 +766,8 @@ class Dispatcher:
             for place in self._places.values():
                 if place.reports and not (place.relieved or place.waits):
                     place.relieved = True
-                    self._reporting -= 1
                     self._aside += 1
+                    self._let_wake(place)
         self.engage()
 
     def open(self):
@@ -936,6 +937,8 @@ class Dispatcher:
 
     def _startable(self):
         """Return how many of the waiting tasks may start now. The lock is held."""
+        if not any(self._lanes):
+            return 0
         found = 0
         for lane in range(4):
             waiting = self._count(lane)
@@ -954,7 +957,7 @@ class Dispatcher:
         """
         # Threads that wait for tasks of this pool do not count: others take their part.
         threads = self._threads - self._aside
-        free = threads - self._active + self._foreign - self._reporting
+        free = threads - self._active + self._foreign
         idle = self._idle
         critical = self._count(_CRITICAL)
         if (
@@ -1121,9 +1124,9 @@ class Dispatcher:
                     self._waking = woken = False
                     self._wakeups += 1
                 if place.reports:
-                    self._reporting -= not place.relieved
                     self._aside -= place.relieved
                     place.reports = place.relieved = False
+                    self._let_wake(place)
                 surplus = (
                     self._threads > self._max_threads
                     and self._threads - self._aside > self._max_threads
@@ -1155,7 +1158,8 @@ class Dispatcher:
                     ):
                         report = self._on_drained
                         place.reports = True
-                        self._reporting += 1
+                        place.holds = not self._waking
+                        self._waking = True
                     else:
                         idle.append(place)
             finally:
@@ -1191,6 +1195,11 @@ class Dispatcher:
             else:
                 return
 
+    def _let_wake(self, place):
+        """Let others be woken again, if it was a place that stood against it. Lock held."""
+        if place.holds:
+            place.holds = self._waking = False
+
     def _step_aside(self, ours):
         """Note that a pool thread waits for a future; for a task of its pool it gives way.
 
@@ -1204,8 +1213,8 @@ class Dispatcher:
             if ours:
                 place.waits = True
                 self._active -= busy
-                self._reporting -= place.reports and not place.relieved
                 self._aside += not place.relieved
+                self._let_wake(place)
         if ours:
             try:
                 self.engage()
@@ -1221,7 +1230,6 @@ class Dispatcher:
             if ours:
                 place.waits = False
                 self._active += busy
-                self._reporting += place.reports and not place.relieved
                 self._aside -= not place.relieved
 
     def _sleep(self, place):
@@ -1410,7 +1418,6 @@ class Dispatcher:
             task._view = None
         self._dead = [0, 0, 0, 0]
         self._active = self._threads = self._foreign = self._aside = self._resting = 0
-        self._reporting = 0
         _thread.dispatcher = None
         self._places = {}
         self._idle.clear()

