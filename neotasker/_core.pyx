@@ -948,7 +948,7 @@ cdef int step_aside(Place *place, bint ours) except -1:
     cdef Dispatcher self = <Dispatcher>place.dispatcher
     cdef bint busy = place.task is not NULL  # or it lets go of one that has ended
     nt_lock(&self.mutex)
-    self.resting_ += busy or ours
+    self.resting_ += busy or (ours and not place.relieved)
     if ours:
         place.waits = True
         self.active_ -= busy
@@ -957,10 +957,16 @@ cdef int step_aside(Place *place, bint ours) except -1:
         let_wake(self, place)
     nt_unlock(&self.mutex)
     if ours:
-        try:
-            self.engage()
-        except BaseException:
-            logger.exception("no thread could be started in place of one that waits")
+        engage_in_place(self)
+    return 0
+
+
+cdef int engage_in_place(Dispatcher self) except -1:
+    """See that others serve in place of a thread that waits."""
+    try:
+        self.engage()
+    except BaseException:
+        logger.exception("no thread could be started in place of one that waits")
     return 0
 
 
@@ -969,7 +975,7 @@ cdef int step_back(Place *place, bint ours) except -1:
     cdef Dispatcher self = <Dispatcher>place.dispatcher
     cdef bint busy = place.task is not NULL
     nt_lock(&self.mutex)
-    self.resting_ -= busy or ours
+    self.resting_ -= busy or (ours and not place.relieved)
     if ours:
         place.waits = False
         self.active_ += busy
@@ -1283,7 +1289,7 @@ cdef inline Py_ssize_t startable(Dispatcher self) noexcept:
 cdef Place *plan(Dispatcher self, bint *start) noexcept:
     """Decide on a thread to start (counted here) and one to wake. The mutex is held."""
     # Threads that wait for tasks of this pool do not count: others take their part.
-    cdef Py_ssize_t threads = self.threads_ - self.aside
+    cdef Py_ssize_t threads = self.threads_ - self.aside - self.relieved
     cdef Py_ssize_t free = threads - self.busy
     cdef Py_ssize_t wanted
     cdef Place *place
@@ -1540,6 +1546,7 @@ cdef class Dispatcher:
     cdef Py_ssize_t limits[4]  # how many may run for it to start one more
     cdef Py_ssize_t threads_
     cdef Py_ssize_t aside  # threads whose task waits for another of this pool
+    cdef Py_ssize_t relieved  # threads in `on_drained` whose part others take
     cdef long long idle_timeout  # microseconds; -1: for ever
     cdef Py_ssize_t resting_  # threads whose task waits for any future of ours
     cdef Py_ssize_t idle_
@@ -1644,11 +1651,11 @@ cdef class Dispatcher:
         while place is not NULL:
             if place.reports and not (place.relieved or place.waits):
                 place.relieved = True
-                self.aside += 1
+                self.relieved += 1
                 let_wake(self, place)
             place = place.after
         nt_unlock(&self.mutex)
-        self.engage()
+        engage_in_place(self)
 
     def open(self):
         """Accept submissions."""
@@ -1926,7 +1933,7 @@ cdef class Dispatcher:
         self.idle_top = NULL
         self.space = self.drainers = NULL
         self.waiting_ = self.active_ = self.threads_ = self.busy = self.idle_ = 0
-        self.aside = self.resting_ = 0
+        self.aside = self.resting_ = self.relieved = 0
         place = <Place *>nt_get_place()
         if place is not NULL:
             memset(&place.guard, 0, sizeof(nt_mutex))
@@ -2070,14 +2077,14 @@ cdef int serve(Dispatcher self, Place *place) except -1:
             self.waking = woken = False
             self.wakeups += 1
         if place.reports:
-            self.aside -= place.relieved
+            self.relieved -= place.relieved
             place.reports = place.relieved = False
             let_wake(self, place)
         lingers = again = False
         if lingered:
             self.waking = self.lingering = False
         launch = self.launcher is not None
-        surplus = self.threads_ - self.aside > self.max_threads
+        surplus = self.threads_ - self.aside - self.relieved > self.max_threads
         if not launch and not (surplus and not self.counts[CRITICAL]):
             task = pick(self, now)
         if task is not None:
@@ -2137,8 +2144,11 @@ cdef int serve(Dispatcher self, Place *place) except -1:
             served = False
             try:
                 report()
-            except BaseException:
-                logger.exception("error in %r", report)
+            except BaseException:  # the thread lives on, or its place would be lost
+                try:
+                    logger.exception("error in %r", report)
+                except BaseException:
+                    pass
             report = None
             if nt_get_place() is not place:
                 return 0

@@ -695,6 +695,7 @@ class Dispatcher:
         self._on_drained = None
         self._active = 0  # tasks between start and end
         self._aside = 0  # threads whose task waits for another of this pool
+        self._relieved = 0  # threads in `on_drained` whose part others take
         self._resting = 0  # threads whose task waits for any future of ours
         self._threads = 0  # threads that were started or are about to be
         self._foreign = 0  # of the active, those that a foreign executor runs
@@ -766,9 +767,9 @@ class Dispatcher:
             for place in self._places.values():
                 if place.reports and not (place.relieved or place.waits):
                     place.relieved = True
-                    self._aside += 1
+                    self._relieved += 1
                     self._let_wake(place)
-        self.engage()
+        self._engage_in_place()
 
     def open(self):
         """Accept submissions."""
@@ -956,7 +957,7 @@ class Dispatcher:
             Whether to start one, and the place of the one to wake, or None.
         """
         # Threads that wait for tasks of this pool do not count: others take their part.
-        threads = self._threads - self._aside
+        threads = self._threads - self._aside - self._relieved
         free = threads - self._active + self._foreign
         idle = self._idle
         critical = self._count(_CRITICAL)
@@ -1048,10 +1049,16 @@ class Dispatcher:
             view.outstanding -= 1
             if not view.outstanding and view._parked:
                 parked, view._parked = view._parked, None
-        if self._drainers and not self._active and not self.waiting and not self._aside:
-            drainers, self._drainers = self._drainers, []
-            parked = [*parked, *drainers]
+        if self._drainers:
+            parked = [*parked, *self._take_drainers()]
         return parked
+
+    def _take_drainers(self):
+        """Return the parkers of those who wait for the last task, if it is gone. Lock held."""
+        if self._active or self.waiting or self._aside:
+            return ()
+        drainers, self._drainers = self._drainers, []
+        return drainers
 
     def _forget(self, task):
         """Take a cancelled task out of its lane, if it is still there."""
@@ -1124,12 +1131,12 @@ class Dispatcher:
                     self._waking = woken = False
                     self._wakeups += 1
                 if place.reports:
-                    self._aside -= place.relieved
+                    self._relieved -= place.relieved
                     place.reports = place.relieved = False
                     self._let_wake(place)
                 surplus = (
                     self._threads > self._max_threads
-                    and self._threads - self._aside > self._max_threads
+                    and self._threads - self._aside - self._relieved > self._max_threads
                 )
                 if self._launcher is None and (not surplus or self._count(_CRITICAL)):
                     task = self._pick(now)
@@ -1146,6 +1153,8 @@ class Dispatcher:
                     self._waking = True
                     wake = idle.pop()
                 if task is None:
+                    if ended is None and self._drainers:  # it may have been aside till now
+                        parked = self._take_drainers()
                     if leaving:
                         self._threads -= 1
                         del self._places[id(place)]
@@ -1186,8 +1195,9 @@ class Dispatcher:
                 served = False
                 try:
                     report()
-                except BaseException:
-                    logger.exception("error in %r", report)
+                except BaseException:  # the thread lives on, or its place would be lost
+                    with suppress(BaseException):
+                        logger.exception("error in %r", report)
                 if _thread.dispatcher is not self:
                     return
             elif self._sleep(place):
@@ -1209,24 +1219,28 @@ class Dispatcher:
         place = _thread.place
         busy = place.task is not None  # or it lets go of one that has ended
         with self._lock:
-            self._resting += busy or ours
+            self._resting += busy or (ours and not place.relieved)
             if ours:
                 place.waits = True
                 self._active -= busy
                 self._aside += not place.relieved
                 self._let_wake(place)
         if ours:
-            try:
-                self.engage()
-            except BaseException:
-                logger.exception("no thread could be started in place of one that waits")
+            self._engage_in_place()
+
+    def _engage_in_place(self):
+        """See that others serve in place of a thread that waits."""
+        try:
+            self.engage()
+        except BaseException:
+            logger.exception("no thread could be started in place of one that waits")
 
     def _step_back(self, ours):
         """Take the place again, at once: for a while more may run than the limits say."""
         place = _thread.place
         busy = place.task is not None
         with self._lock:
-            self._resting -= busy or ours
+            self._resting -= busy or (ours and not place.relieved)
             if ours:
                 place.waits = False
                 self._active += busy
@@ -1417,7 +1431,8 @@ class Dispatcher:
             task._waiting = False
             task._view = None
         self._dead = [0, 0, 0, 0]
-        self._active = self._threads = self._foreign = self._aside = self._resting = 0
+        self._active = self._threads = self._foreign = 0
+        self._aside = self._resting = self._relieved = 0
         _thread.dispatcher = None
         self._places = {}
         self._idle.clear()

@@ -19,27 +19,24 @@ class Turn:
 
     Guarantees: steps are taken one at a time, each when all has settled, whoever takes
     them, and in a context of their own, as on the ticker's thread. When `run` has
-    returned, no more are taken.
+    returned, or raised, no more are begun.
 
     Assumes: `run` is called once; `lead` is called by pool threads between two tasks, each
     time that there is no task left.
 
-    The condition of the works protects the fields but the last two, which are the caller's.
-    What a step fires runs outside it.
+    The condition of the works protects the fields. What a step fires runs outside it.
     """
 
     def __init__(self, works: Works, seconds: float) -> None:
         self._works = works
-        self._changed = works.changed
         self._target = works.now + seconds
         self._context = contextvars.Context()
-        self._stepping = False  # a thread takes a step; only it does
-        self._again = False  # a pool thread has come meanwhile
+        self._again = False  # a pool thread has come while another took a step
         self._led = False  # pool threads take the steps
         self._over = False
         self._steps = 0
-        self._seen = 0  # of them, by the thread that called
-        self._give_up = time.monotonic() + works.patience  # when it has seen no more till then
+        self._moved = time.monotonic()  # when a step began or ended
+        self._error: BaseException | None = None  # of a pool thread's step
 
     def run(self) -> None:
         """Take the steps that nobody else takes, until the clock stands at its target.
@@ -49,28 +46,29 @@ class Turn:
         """
         try:
             while not self._over:
+                steps = self._steps
                 if self._led:
-                    self._watch()
-                else:
-                    before = self._steps
-                    if self._works.settle(lambda: self._led):
-                        self._step_after(before)
+                    self._watch(steps)
+                elif self._works.settle(self._called_off):
+                    self._step_after(steps)
+                if self._error is not None:
+                    raise self._error
+                if self._late() and not self._over:
+                    raise RuntimeError(self._works.complaint())
         finally:
-            with self._changed:
-                self._over = True
-                self._changed.wait_for(lambda: not self._stepping, GLANCE)
+            self._end()
         self._works.now = self._target
 
     def lead(self) -> None:
         """Take steps for as long as they are due, and all has settled: on a pool thread."""
-        with self._changed:
-            if self._over or self._stepping:
+        with self._works.changed:
+            if self._over or self._works.stepping:
                 self._again = True
                 return
+            self._works.stepping = True
             if not self._led:
                 self._led = True
-                self._changed.notify_all()
-            self._stepping = True
+                self._works.changed.notify_all()
         try:
             while True:
                 while self._works.rests() and self._step():
@@ -78,55 +76,72 @@ class Turn:
                 # Where tasks are left, who ends the last of them comes here again.
                 if self._stop_leading(self._works.has_tasks()):
                     break
-        except BaseException:
-            self._again = False
-            self._stop_leading(False)
-            raise
+        except BaseException as exc:  # for who called `advance`
+            with self._works.changed:
+                self._error = exc
+                self._works.stepping = self._led = self._again = False
+                self._works.changed.notify_all()
 
     def _stop_leading(self, goes_on: bool) -> bool:
         """Let others take the steps; return False if one has come to do so meanwhile."""
-        with self._changed:
+        with self._works.changed:
             if self._again and not self._over:
                 self._again = False
                 return False
-            self._stepping = False
+            self._works.stepping = False
             self._led = goes_on and not self._over
             if not self._led:
-                self._changed.notify_all()
+                self._works.changed.notify_all()
             return True
 
-    def _watch(self) -> None:
+    def _watch(self, steps: int) -> None:
         """Wait while pool threads take the steps, and see that they do."""
-        with self._changed:
-            self._changed.wait(GLANCE)
-            moved = self._steps != self._seen
-            stuck = self._stepping and not moved
-            if moved:
-                self._seen = self._steps
-                self._give_up = time.monotonic() + self._works.patience
-            elif not stuck:
+        with self._works.changed:
+            self._works.changed.wait_for(lambda: not self._led, GLANCE)
+            stands = self._steps == steps
+            stuck = stands and self._works.stepping
+            if stands and not stuck:
                 self._led = False
         if stuck:
-            if time.monotonic() > self._give_up:
-                raise RuntimeError(self._works.complaint())
             self._works.relieve()  # what it fires may wait for what the pool does
+
+    def _called_off(self) -> bool:
+        return self._led or self._late()
+
+    def _late(self) -> bool:
+        """Return whether there was no step for longer than the patience."""
+        return time.monotonic() > self._moved + self._works.patience
 
     def _step_after(self, steps: int) -> None:
         """Take a step, if none was taken since all had settled."""
-        with self._changed:
-            if self._stepping or self._led or self._steps != steps:
+        with self._works.changed:
+            if self._works.stepping or self._led or self._steps != steps:
                 return
-            self._stepping = True
+            self._works.stepping = True
         try:
             self._step()
         finally:
-            with self._changed:
-                self._stepping = self._again = False
+            with self._works.changed:
+                self._works.stepping = self._again = False
 
     def _step(self) -> bool:
         """Take one step; return False if none was left to take."""
-        if self._over:
-            return False
-        self._over = not self._context.run(self._works.step, self._target)
-        self._steps += 1
-        return not self._over
+        with self._works.changed:
+            if self._over:
+                return False
+            self._moved = time.monotonic()
+        taken = self._context.run(self._works.step, self._target)
+        with self._works.changed:
+            self._moved = time.monotonic()
+            self._steps += 1
+            if not taken:
+                self._over = True
+            return not self._over
+
+    def _end(self) -> None:
+        """Have no more steps taken, and let others serve in place of who is stuck in one."""
+        with self._works.changed:
+            self._over = True
+            ended = self._works.changed.wait_for(lambda: not self._works.stepping, GLANCE)
+        if not ended:
+            self._works.relieve()

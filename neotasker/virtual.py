@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
-import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 from ._accel import Dispatcher, TickerCore
 
 GLANCE = 0.02  # seconds after which who waits looks around
+
+_all: weakref.WeakSet[Works] = weakref.WeakSet()
 
 
 class Member:
@@ -21,7 +24,6 @@ class Member:
     """
 
     def __init__(self, works: Works, loop: asyncio.AbstractEventLoop) -> None:
-        self._changed = works.changed
         self._works = works
         self.loop = loop
         self._selector = loop._selector  # type: ignore[attr-defined]
@@ -38,22 +40,24 @@ class Member:
         """Stand in for the selector: sleep without a timeout until the clock is turned."""
         if timeout is not None and timeout <= 0:
             return self._selector.select(0)
-        with self._changed:
+        with self._works.changed:
             awaited = not self.stirred
             self.stirred = False
             if awaited:
+                self._works.events += 1
                 self.idle = True
                 self.deadline = None if timeout is None else self._works.now + timeout
-                self._changed.notify_all()
+                self._works.changed.notify_all()
         events = self._selector.select(None if awaited else 0)
         if awaited:
-            with self._changed:
+            with self._works.changed:
                 self.idle = self.stirred = False
         return events
 
     def stir(self) -> None:
         """Note that something is on its way to the loop."""
-        with self._changed:
+        with self._works.changed:
+            self._works.events += 1
             self.stirred = True
 
     def rouse(self) -> None:
@@ -63,9 +67,10 @@ class Member:
 
     def lend(self, change: int) -> None:
         """Count a call that an executor has, or had, for the loop."""
-        with self._changed:
+        with self._works.changed:
+            self._works.events += 1
             self.outstanding += change
-            self._changed.notify_all()
+            self._works.changed.notify_all()
 
     def late(self, now: float) -> bool:
         """Return whether the loop sleeps, and should not. The condition is held."""
@@ -80,22 +85,26 @@ class Member:
 class Works:
     """The tickers, pools and loops of one virtual clock, and the time that they go by.
 
-    Guarantees: `settle` returns when nothing runs and nothing is on its way from one part
-    to another; what still runs then waits for a future.
+    Guarantees: when `settle` or `rests` returns True, nothing runs and nothing is on its way
+    from one part to another; what still runs then waits for a future.
 
-    Assumes: `step` is called by one thread at a time, when all has settled.
+    Assumes: `step` is called by one thread at a time, the one that has set `stepping`, when
+    all has settled.
 
-    The condition protects what is attached and what the members note. Only `step` changes
-    the time. Callbacks run outside the condition.
+    The condition protects all fields but the time, which only `step` changes. Callbacks run
+    outside it. A forked child has a new one, since the parent may have held the old.
     """
 
     def __init__(self, patience: float) -> None:
         self.now = 0.0
         self.patience = patience  # real seconds for one moment
         self.changed = threading.Condition()
+        self.stepping = False
+        self.events = 0  # how often something happened to a loop
         self._parts: list[tuple[TickerCore, Dispatcher]] = []  # replaced, never changed
         self._members: list[Member] = []
         self._late: list[Member] = []  # to be woken in the next step
+        _all.add(self)
 
     def attach(self, ticker: TickerCore, dispatcher: Dispatcher) -> None:
         """Add a ticker, and the dispatcher that runs what it fires."""
@@ -172,18 +181,15 @@ class Works:
             times += [member.deadline for member in self._members if member.idle]
         return min((moment for moment in times if moment is not None), default=None)
 
-    def _quiet(self) -> bool:
-        """Return whether all loops that run have nothing to do. The condition is held."""
-        return all(member.quiet or not member.loop.is_running() for member in self._members)
-
     def rests(self) -> bool:
         """Return whether nothing runs, and nothing is on its way, as `settle` waits for."""
-        for _, dispatcher in self._parts:
-            if dispatcher.engaged or not dispatcher.wait_drained(0):
-                return False
-        with self.changed:
-            quiet = self._quiet()
-        return quiet and not any(dispatcher.engaged for _, dispatcher in self._parts)
+        return (
+            all(
+                not dispatcher.engaged and dispatcher.wait_drained(0)
+                for _, dispatcher in self._parts
+            )
+            and self._loops_rest()
+        )
 
     def has_tasks(self) -> bool:
         """Return whether there are tasks for pool threads."""
@@ -198,43 +204,44 @@ class Works:
         """Wait until nothing runs, and nothing is on its way from one part to another.
 
         Parameters:
-            called_off: tells that it need not be waited for any more; `changed` is notified
-                when it does.
+            called_off: tells that it need not be waited for any more; it is asked when
+                `changed` was notified, and every `GLANCE`.
 
         Returns:
             False if it was called off.
-
-        Raises:
-            RuntimeError: something went on for longer than the patience.
         """
-        give_up = time.monotonic() + self.patience
+        while not called_off():
+            with self.changed:  # a thread that was given up may still be in its step
+                while (self.stepping or not self._quiet()) and not called_off():
+                    self.changed.wait(GLANCE)
+            if self._tasks_ended(called_off) and self._loops_rest() and not self.stepping:
+                return True
+        return False
 
-        def over() -> bool:
-            return called_off() or time.monotonic() > give_up
-
-        while not (self._tasks_ended(over) and self._loops_quiet(over)):
-            if called_off():
-                return False
-            if time.monotonic() > give_up:
-                raise RuntimeError(self.complaint())
-        return True
-
-    def _tasks_ended(self, over: Callable[[], bool]) -> bool:
+    def _tasks_ended(self, called_off: Callable[[], bool]) -> bool:
+        """Wait for the tasks, those apart that wait for a future; False: called off."""
         for _, dispatcher in self._parts:
             while not dispatcher.wait_drained(GLANCE):
                 if not dispatcher.engaged:
-                    break  # what runs waits for a future, which may be one of a later moment
-                if over():
+                    break  # the future may be one of a later moment
+                if called_off():
                     return False
         return True
 
-    def _loops_quiet(self, over: Callable[[], bool]) -> bool:
-        """Wait for the loops; return whether they were quiet already and no task began."""
+    def _quiet(self) -> bool:
+        """Return whether all loops that run have nothing to do. The condition is held."""
+        return all(member.quiet or not member.loop.is_running() for member in self._members)
+
+    def _loops_rest(self) -> bool:
+        """Return whether the loops have nothing to do, and no task began that may change it."""
         with self.changed:
-            before = self._quiet()
-            while not (self._quiet() or over()):
-                self.changed.wait(GLANCE)
-        return before and not any(dispatcher.engaged for _, dispatcher in self._parts)
+            if not self._quiet():
+                return False
+            events = self.events
+        if any(dispatcher.engaged for _, dispatcher in self._parts):
+            return False
+        with self.changed:
+            return events == self.events
 
     def complaint(self) -> str:
         """Return what to say of a moment that does not settle."""
@@ -243,9 +250,21 @@ class Works:
             for _, dispatcher in self._parts
             for _, _, fn in dispatcher.running()
         ]
+        if self.stepping:
+            running.append("a timer's callback")
         busy = [repr(member.loop) for member in list(self._members) if not member.quiet]
         return (
             f"the moment {self.now} did not settle within {self.patience} s: "
             f"running tasks {running}, busy loops {busy}. Does something wait for real time, "
             "or for a later moment of this clock?"
         )
+
+
+def _have_new_conditions() -> None:
+    """Let a forked child use the works that a thread of the parent may have been using."""
+    for works in list(_all):
+        works.changed = threading.Condition()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_have_new_conditions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import logging
 import os
 import signal
 import sys
@@ -247,6 +248,132 @@ def test_a_child_forked_by_what_is_fired_ends_alone(nt):
     assert ran.out.strip() == "{0}"
 
 
+def lead_in_the_pool(supervisor):
+    """Have a pool thread take the steps, with no task after the first moments."""
+    for n in range(200):
+        supervisor.call_later(0.1 + n / 1000, int)
+
+
+def interrupt_main_thread():
+    """Interrupt who called `advance`, if that is another thread; return whether it was."""
+    if threading.current_thread() is threading.main_thread():
+        return False
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    return True
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signal reaches one thread there")
+def test_a_turn_that_was_interrupted_has_ended(nt, clock):
+    """Also where what falls due later needs no task: nobody turns the clock any more."""
+    supervisor = nt.TaskSupervisor(clock=clock)
+    supervisor.start()
+    lead_in_the_pool(supervisor)
+    release = threading.Event()
+    inside: list[float] = []
+    overlaps: list[float] = []
+    late: list[float] = []
+    fired: list[float] = []
+
+    def tick():
+        now = clock.monotonic()
+        fired.append(now)
+        if inside:
+            overlaps.append(now)
+        inside.append(now)
+        if now == 50 and interrupt_main_thread():
+            release.wait(20)
+            late.append(clock.monotonic())
+        inside.remove(now)
+
+    supervisor.ticker.call_every(1, tick)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            clock.advance(2000)
+        assert inside == [50]
+        assert supervisor.spawn(pow, 2, 3).result(10) == 8  # another serves in its place
+        timer = threading.Timer(0.05, release.set)
+        timer.start()
+        clock.advance(5)  # waits for the one that was given up
+        timer.join()
+        assert late == [50]
+        assert clock.monotonic() == 55
+        supervisor.spawn(int).result(10)
+        assert clock.monotonic() == 55
+        assert overlaps == []
+        assert fired == [float(n) for n in range(1, 56)]
+    finally:
+        release.set()
+        supervisor.stop(cancel_tasks=True)
+
+
+def test_a_moment_that_never_settles_is_reported(nt):
+    """Each task sets off another, in a supervisor that pool threads had just found at rest."""
+    from neotasker.testing import VirtualClock
+
+    clock = VirtualClock(patience=0.3)
+    one, two = nt.TaskSupervisor(clock=clock), nt.TaskSupervisor(clock=clock)
+    one.start()
+    two.start()
+    ends = threading.Event()
+
+    def ping():
+        if not ends.is_set():
+            two.spawn(pong)
+
+    def pong():
+        if not ends.is_set():
+            one.spawn(ping)
+
+    one.spawn(ping)
+    with pytest.raises(RuntimeError, match="did not settle"):
+        clock.advance(5)
+    ends.set()
+    clock.advance(5)
+    one.stop()
+    two.stop()
+
+
+def test_each_moment_has_the_whole_patience(nt):
+    from neotasker.testing import VirtualClock
+
+    clock = VirtualClock(patience=0.6)
+    supervisor = nt.TaskSupervisor(clock=clock)
+    supervisor.start()
+    pause = threading.Event()
+    supervisor.call_later(1, pause.wait, 0.45)
+    supervisor.ticker.call_later(2, pause.wait, 0.45)
+    supervisor.call_later(3, pause.wait, 0.45)
+    clock.advance(4)
+    supervisor.stop()
+
+
+@pytest.mark.parametrize("how", ["drained", "shut down"])
+def test_a_callback_may_wait_for_all_that_the_pool_does(nt, clock, how):
+    supervisor = nt.TaskSupervisor(clock=clock)
+    supervisor.start()
+    lead_in_the_pool(supervisor)
+    pool = nt.TaskPool(2)
+    dispatcher = supervisor.thread_pool._crew.dispatcher
+    seen: list[object] = []
+    pause = threading.Event()
+
+    def wait():
+        supervisor.spawn(pause.wait, 0.1)
+        if how == "drained":
+            seen.append(dispatcher.wait_drained(10))
+        else:
+            task = pool.submit(pause.wait, 0.1)
+            pool.shutdown(wait=True)
+            seen.append(task.done())
+
+    for when in (10, 20):
+        supervisor.ticker.call_later(when, wait)
+    clock.advance(30)
+    pool.shutdown()
+    assert seen == ([True, True] if how == "drained" else [True])
+    supervisor.stop()
+
+
 # The core.
 
 
@@ -328,3 +455,60 @@ def test_on_drained_may_wait_for_tasks_of_its_pool(nt):
         assert dispatcher.wait_drained(10)
         assert dispatcher.figures()["active"] == 0
     assert results == [8] * 20
+
+
+@pytest.mark.parametrize("how", ["held", "relieved"])
+def test_who_waits_for_the_last_task_is_told_though_a_thread_is_in_on_drained(nt, how):
+    gate, inside = threading.Event(), threading.Event()
+
+    def hold():
+        inside.set()
+        gate.wait(20)
+
+    with nt.TaskPool(1) as pool:
+        dispatcher = pool._crew.dispatcher
+        dispatcher.set_on_drained(hold)
+        pool.submit(int).result(10)
+        assert inside.wait(10)
+        dispatcher.set_on_drained(None)
+        if how == "relieved":
+            dispatcher.relieve()
+        assert dispatcher.wait_drained(10)
+        gate.set()
+
+
+def test_who_waits_for_the_last_task_is_told_when_a_thread_steps_back(nt):
+    """Between two tasks it waited for the last one, and so was aside when that ended."""
+    gate = threading.Event()
+    with nt.TaskPool(1) as pool:
+        dispatcher = pool._crew.dispatcher
+        dispatcher.set_on_drained(lambda: pool.submit(gate.wait, 20).result(20))
+        pool.submit(int).result(10)
+        wait_until(lambda: dispatcher.resting)
+        dispatcher.set_on_drained(None)
+        with futures.ThreadPoolExecutor(1) as other:
+            drained = other.submit(dispatcher.wait_drained, 10)
+            wait_until(lambda: drained.running())
+            gate.set()
+            assert drained.result(20)
+
+
+def test_a_log_that_fails_costs_no_thread(nt, monkeypatch):
+    failed: list[str] = []
+
+    def fail(*args, **kwargs):
+        failed.append("log")
+        raise MemoryError
+
+    def report():
+        raise ZeroDivisionError
+
+    with nt.TaskPool(1) as pool:
+        dispatcher = pool._crew.dispatcher
+        monkeypatch.setattr(logging.getLogger("neotasker"), "exception", fail)
+        dispatcher.set_on_drained(report)
+        for n in range(3):
+            assert pool.submit(pow, n, 2).result(10) == n * n
+            wait_until(lambda n=n: len(failed) == n + 1)
+        dispatcher.set_on_drained(None)
+        assert dispatcher.threads == 1
