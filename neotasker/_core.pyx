@@ -1303,7 +1303,7 @@ cdef Place *plan(Dispatcher self, bint *start) noexcept:
     wanted = startable(self)
     if wanted > free and (threads < self.max_threads or self.counts[CRITICAL] > free):
         start[0] = True
-    elif threads < self.min_threads and self.refusal is None and not self.leaving:
+    elif threads < self.min_threads and self.refusal is None and not self.leaving_:
         start[0] = True
     if start[0]:
         self.threads_ += 1
@@ -1541,7 +1541,7 @@ cdef class Dispatcher:
     cdef Place *idle_top
     cdef bint waking
     cdef bint lingering  # what is on its way is a thread that looks for a while
-    cdef bint leaving
+    cdef bint leaving_
     cdef bint pumping
     cdef Py_ssize_t limits[4]  # how many may run for it to start one more
     cdef Py_ssize_t threads_
@@ -1663,7 +1663,7 @@ cdef class Dispatcher:
         nt_lock(&self.mutex)
         old = self.refusal
         self.refusal = None
-        self.leaving = False
+        self.leaving_ = False
         nt_unlock(&self.mutex)
         old = None
         self.engage()
@@ -1704,7 +1704,7 @@ cdef class Dispatcher:
         """Let the threads go as soon as they find nothing to do."""
         cdef Parker *stirred
         nt_lock(&self.mutex)
-        self.leaving = True
+        self.leaving_ = True
         stirred = stir(self)
         nt_unlock(&self.mutex)
         release_all(stirred)
@@ -2000,6 +2000,11 @@ cdef class Dispatcher:
         return found
 
     @property
+    def leaving(self):
+        """Whether threads go that find nothing to do."""
+        return self.leaving_
+
+    @property
     def threads(self):
         """How many threads there are, the ones about to start included."""
         return self.threads_
@@ -2091,7 +2096,7 @@ cdef int serve(Dispatcher self, Place *place) except -1:
             self.busy += 1
             place.task = <PyObject *>task
             room = take_room(self)
-        leaving = task is None and (surplus or self.leaving or launch)
+        leaving = task is None and (surplus or self.leaving_ or launch)
         # After a task of one lane only those of it and below may follow.
         more = surplus or (
             task is not None and self.active_ < self.limits[task.lane_]
@@ -2220,7 +2225,7 @@ cdef bint sleep(Dispatcher self, Place *place, Parker *deferred) except -1:
             return True
         nt_lock(&self.mutex)
         idle = place.is_idle
-        goes = idle and (self.threads_ > self.min_threads or self.leaving)
+        goes = idle and (self.threads_ > self.min_threads or self.leaving_)
         if goes:
             leave_idle(self, place)
             self.threads_ -= 1

@@ -1467,6 +1467,11 @@ class Dispatcher:
             return self._active - (self._resting - self._aside) + self._startable()
 
     @property
+    def leaving(self):
+        """Whether threads go that find nothing to do."""
+        return self._leaving
+
+    @property
     def threads(self):
         """How many threads there are, the ones about to start included."""
         return self._threads

@@ -252,6 +252,7 @@ class SupervisorLife:
     def _start_parts(self) -> None:
         drive = getattr(self.clock, "attach", None)
         if drive is not None:  # a clock that is turned by hand, and fires what is due itself
+            self._ticker.reset()
             drive(self._ticker, self._dispatcher)
         else:
             self._ticker.start(f"supervisor_{self.id}_ticker", self._daemonic)

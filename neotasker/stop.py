@@ -402,10 +402,10 @@ class Stop:
     def _stop_ticker(self) -> None:
         ticker = self._parts.ticker
         left = self._left(None)
-        ticker.stop_thread(None if left is None else max(left, _GRACE))
         detach = getattr(self._parts.clock, "detach", None)
-        if detach is not None:
+        if detach is not None:  # before it stops: what does not fire stays due
             detach(ticker)
+        ticker.stop_thread(None if left is None else max(left, _GRACE))
         ticker.clear()
 
     # The report.

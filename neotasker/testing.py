@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import math
-import threading
 
 from ._accel import Dispatcher, TickerCore
 from .turn import Turn
@@ -37,8 +36,6 @@ class VirtualClock:
     Assumes: `advance` is called from a thread that belongs to no supervisor, one at a
     time, and nothing in the program waits for real time to pass or for a later moment
     of this clock in a way that only it knows (a thread that blocks on an event, say).
-
-    The lock protects which turn is on, and is held for nothing else.
     """
 
     steady = True
@@ -61,8 +58,6 @@ class VirtualClock:
             raise ValueError(f"start must be finite seconds, not {start!r}")
         self._epoch = float(start)
         self._works = Works(patience)
-        self._lock = threading.Lock()
-        self._turn: Turn | None = None  # while `advance` runs
 
     def monotonic(self) -> float:
         """Return the seconds by which the clock has been turned."""
@@ -81,12 +76,10 @@ class VirtualClock:
     def attach(self, ticker: TickerCore, dispatcher: Dispatcher) -> None:
         """Drive a ticker, and wait for the tasks of a dispatcher, until `detach`."""
         self._works.attach(ticker, dispatcher)
-        dispatcher.set_on_drained(self._drained)
 
     def detach(self, ticker: TickerCore) -> None:
         """Let go of a ticker."""
-        for dispatcher in self._works.detach(ticker):
-            dispatcher.set_on_drained(None)
+        self._works.detach(ticker)
 
     def adopt(self, loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
         """Make a loop that does not run yet go by this clock; return it.
@@ -119,18 +112,12 @@ class VirtualClock:
         """
         if not 0 <= seconds < math.inf:
             raise ValueError(f"a clock can be turned by seconds from 0, not {seconds!r}")
-        turn = Turn(self._works, seconds)
-        with self._lock:
-            if self._turn is not None:
+        works = self._works
+        with works.changed:
+            if works.turn is not None:
                 raise RuntimeError("the clock is being turned already, by another thread")
-            self._turn = turn
+            turn = works.turn = Turn(works, seconds)
         try:
             turn.run()
         finally:
-            self._turn = None
-
-    def _drained(self) -> None:
-        """Go on with the turn: a pool thread has ended the last task."""
-        turn = self._turn
-        if turn is not None:
-            turn.lead()
+            works.turn = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import time
 
+from ._accel import Dispatcher
 from .virtual import GLANCE, Works
 
 
@@ -51,16 +52,20 @@ class Turn:
                     self._watch(steps)
                 elif self._works.settle(self._called_off):
                     self._step_after(steps)
+                elif self._late():
+                    raise RuntimeError(self._works.complaint())
                 if self._error is not None:
                     raise self._error
-                if self._late() and not self._over:
-                    raise RuntimeError(self._works.complaint())
         finally:
             self._end()
-        self._works.now = self._target
+        self._works.now = max(self._works.now, self._target)
 
-    def lead(self) -> None:
-        """Take steps for as long as they are due, and all has settled: on a pool thread."""
+    def lead(self, dispatcher: Dispatcher) -> None:
+        """Take steps for as long as they are due, and all has settled: on a pool thread.
+
+        Parameters:
+            dispatcher: whose thread it is; it leads no longer than that needs it.
+        """
         with self._works.changed:
             if self._over or self._works.stepping:
                 self._again = True
@@ -71,7 +76,7 @@ class Turn:
                 self._works.changed.notify_all()
         try:
             while True:
-                while self._works.rests() and self._step():
+                while not dispatcher.leaving and self._works.rests() and self._step():
                     pass
                 # Where tasks are left, who ends the last of them comes here again.
                 if self._stop_leading(self._works.has_tasks()):
@@ -103,6 +108,8 @@ class Turn:
             if stands and not stuck:
                 self._led = False
         if stuck:
+            if self._late():
+                raise RuntimeError(self._works.complaint())
             self._works.relieve()  # what it fires may wait for what the pool does
 
     def _called_off(self) -> bool:
@@ -114,15 +121,17 @@ class Turn:
 
     def _step_after(self, steps: int) -> None:
         """Take a step, if none was taken since all had settled."""
-        with self._works.changed:
-            if self._works.stepping or self._led or self._steps != steps:
-                return
-            self._works.stepping = True
+        mine = False
         try:
-            self._step()
-        finally:
             with self._works.changed:
-                self._works.stepping = self._again = False
+                mine = not (self._works.stepping or self._led or self._steps != steps)
+                self._works.stepping |= mine
+            if mine:
+                self._step()
+        finally:
+            if mine:
+                with self._works.changed:
+                    self._works.stepping = self._again = False
 
     def _step(self) -> bool:
         """Take one step; return False if none was left to take."""

@@ -7,13 +7,20 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from ._accel import Dispatcher, TickerCore
 
 GLANCE = 0.02  # seconds after which who waits looks around
 
 _all: weakref.WeakSet[Works] = weakref.WeakSet()
+
+
+class Turn(Protocol):
+    """What a pool thread that has ended the last task goes on with."""
+
+    def lead(self, dispatcher: Dispatcher) -> None: ...
 
 
 class Member:
@@ -99,6 +106,7 @@ class Works:
         self.now = 0.0
         self.patience = patience  # real seconds for one moment
         self.changed = threading.Condition()
+        self.turn: Turn | None = None  # while the clock is being turned
         self.stepping = False
         self.events = 0  # how often something happened to a loop
         self._parts: list[tuple[TickerCore, Dispatcher]] = []  # replaced, never changed
@@ -110,13 +118,21 @@ class Works:
         """Add a ticker, and the dispatcher that runs what it fires."""
         with self.changed:
             self._parts = [*self._parts, (ticker, dispatcher)]
+        dispatcher.set_on_drained(partial(self._drained, dispatcher))
 
-    def detach(self, ticker: TickerCore) -> list[Dispatcher]:
-        """Let go of a ticker; return the dispatchers that came with it."""
+    def detach(self, ticker: TickerCore) -> None:
+        """Let go of a ticker, and of the dispatcher that came with it."""
         with self.changed:
             gone = [dispatcher for owner, dispatcher in self._parts if owner is ticker]
             self._parts = [part for part in self._parts if part[0] is not ticker]
-        return gone
+        for dispatcher in gone:
+            dispatcher.set_on_drained(None)
+
+    def _drained(self, dispatcher: Dispatcher) -> None:
+        """Go on with the turn: a pool thread has ended the last task."""
+        turn = self.turn
+        if turn is not None:
+            turn.lead(dispatcher)
 
     def adopt(self, loop: asyncio.SelectorEventLoop) -> None:
         """Take over the sleep of a loop that does not run yet, until it is closed."""
@@ -204,19 +220,20 @@ class Works:
         """Wait until nothing runs, and nothing is on its way from one part to another.
 
         Parameters:
-            called_off: tells that it need not be waited for any more; it is asked when
-                `changed` was notified, and every `GLANCE`.
+            called_off: tells that it need not be waited for any more; it is asked after the
+                first look, when `changed` was notified, and every `GLANCE`.
 
         Returns:
             False if it was called off.
         """
-        while not called_off():
+        while True:
             with self.changed:  # a thread that was given up may still be in its step
                 while (self.stepping or not self._quiet()) and not called_off():
                     self.changed.wait(GLANCE)
             if self._tasks_ended(called_off) and self._loops_rest() and not self.stepping:
                 return True
-        return False
+            if called_off():
+                return False
 
     def _tasks_ended(self, called_off: Callable[[], bool]) -> bool:
         """Wait for the tasks, those apart that wait for a future; False: called off."""
@@ -260,11 +277,13 @@ class Works:
         )
 
 
-def _have_new_conditions() -> None:
-    """Let a forked child use the works that a thread of the parent may have been using."""
+def _start_anew() -> None:
+    """Let a forked child turn the clocks that threads of the parent may have been turning."""
     for works in list(_all):
         works.changed = threading.Condition()
+        works.turn = None
+        works.stepping = False
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_have_new_conditions)
+    os.register_at_fork(after_in_child=_start_anew)

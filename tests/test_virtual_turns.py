@@ -8,11 +8,12 @@ import os
 import signal
 import sys
 import threading
+import time
 from concurrent import futures
 from functools import partial
 
 import pytest
-from helpers import run_python, wait_until
+from helpers import run_python, switch_interval, wait_until
 
 
 @pytest.fixture
@@ -372,6 +373,76 @@ def test_a_callback_may_wait_for_all_that_the_pool_does(nt, clock, how):
     pool.shutdown()
     assert seen == ([True, True] if how == "drained" else [True])
     supervisor.stop()
+
+
+def test_a_supervisor_that_was_started_again_is_turned(nt, clock, supervisor):
+    """Timers are cleared by its stop; those of its next life fire."""
+    seen: list[float] = []
+    for life in range(3):
+        supervisor.call_every(1, lambda: seen.append(clock.monotonic()))
+        clock.advance(10)
+        assert seen == [life * 10 + n for n in range(1, 11)]
+        seen.clear()
+        supervisor.stop(cancel_tasks=True)
+        supervisor.start()
+
+
+def test_a_stop_does_not_wait_for_the_turn(nt, clock, supervisor):
+    other = nt.TaskSupervisor(clock=clock)
+    other.start()
+    lead_in_the_pool(other)
+    stopped: list[float] = []
+    reports: list[object] = []
+
+    def stop():
+        reports.append(other.stop(cancel_tasks=True))
+        stopped.append(clock.monotonic())
+
+    thread = threading.Thread(target=stop)
+
+    def tick():
+        if clock.monotonic() == 10:
+            thread.start()
+        time.sleep(0.0005)
+        return not stopped
+
+    supervisor.ticker.call_every(1, tick)
+    clock.advance(3000)
+    thread.join()
+    assert stopped[0] < 3000
+    assert not reports[0].still_running
+
+
+def test_a_clock_without_patience_turns_what_rests(nt):
+    from neotasker.testing import VirtualClock
+
+    clock = VirtualClock(patience=0)
+    clock.advance(1)
+    assert clock.monotonic() == 1
+
+
+def test_turns_of_two_threads_never_turn_the_clock_back(nt, clock):
+    seen: list[float] = []
+    refused: list[RuntimeError] = []
+
+    def turn(seconds):
+        for _ in range(300):
+            try:
+                clock.advance(seconds)
+            except RuntimeError as exc:
+                refused.append(exc)
+            seen.append(clock.monotonic())
+
+    with switch_interval(1e-6), futures.ThreadPoolExecutor(2) as threads:
+        done = [threads.submit(turn, seconds) for seconds in (100, 10)]
+        before = 0.0
+        while not all(one.done() for one in done):
+            now = clock.monotonic()
+            assert now >= before
+            before = now
+    for one in done:
+        one.result()
+    assert all("already" in str(exc) for exc in refused)
 
 
 # The core.
