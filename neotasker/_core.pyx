@@ -1545,8 +1545,8 @@ cdef class Dispatcher:
     cdef bint pumping
     cdef Py_ssize_t limits[4]  # how many may run for it to start one more
     cdef Py_ssize_t threads_
-    cdef Py_ssize_t aside  # threads whose task waits for another of this pool
-    cdef Py_ssize_t relieved  # threads in `on_drained` whose part others take
+    cdef int aside  # threads whose task waits for another of this pool
+    cdef int relieved  # threads in `on_drained` whose part others take
     cdef long long idle_timeout  # microseconds; -1: for ever
     cdef Py_ssize_t resting_  # threads whose task waits for any future of ours
     cdef Py_ssize_t idle_
