@@ -191,7 +191,16 @@ def test_a_supervisor_that_comes_or_goes_during_a_turn(nt, supervisor, clock):
     assert len(done) == 100
 
 
+@pytest.fixture
+def interruptible():
+    """Let Ctrl+C be heard, which who runs the tests in the background may have had ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no signal reaches one thread there")
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_the_turn_and_the_next_goes_on(nt, clock, supervisor):
     done: list[float] = []
     main = threading.main_thread()
@@ -264,6 +273,7 @@ def interrupt_main_thread():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no signal reaches one thread there")
+@pytest.mark.usefixtures("interruptible")
 def test_a_turn_that_was_interrupted_has_ended(nt, clock):
     """Also where what falls due later needs no task: nobody turns the clock any more."""
     supervisor = nt.TaskSupervisor(clock=clock)
