@@ -113,7 +113,7 @@ class VirtualClock:
         if not 0 <= seconds < math.inf:
             raise ValueError(f"a clock can be turned by seconds from 0, not {seconds!r}")
         works = self._works
-        with works.changed:
+        with works.lock:
             if works.turn is not None:
                 raise RuntimeError("the clock is being turned already, by another thread")
             turn = works.turn = Turn(works, seconds)

@@ -6,7 +6,7 @@ import contextvars
 import time
 
 from ._accel import Dispatcher
-from .virtual import GLANCE, Works
+from .virtual import Works
 
 
 class Turn:
@@ -25,7 +25,7 @@ class Turn:
     Assumes: `run` is called once; `lead` is called by pool threads between two tasks, each
     time that there is no task left.
 
-    The condition of the works protects the fields. What a step fires runs outside it.
+    The lock of the works protects the fields. What a step fires runs outside it.
     """
 
     def __init__(self, works: Works, seconds: float) -> None:
@@ -66,14 +66,14 @@ class Turn:
         Parameters:
             dispatcher: whose thread it is; it leads no longer than that needs it.
         """
-        with self._works.changed:
+        with self._works.lock:
             if self._over or self._works.stepping:
                 self._again = True
                 return
             self._works.stepping = True
             if not self._led:
                 self._led = True
-                self._works.changed.notify_all()
+                self._works.ring()
         try:
             while True:
                 while not dispatcher.leaving and self._works.rests() and self._step():
@@ -82,27 +82,27 @@ class Turn:
                 if self._stop_leading(self._works.has_tasks()):
                     break
         except BaseException as exc:  # for who called `advance`
-            with self._works.changed:
+            with self._works.lock:
                 self._error = exc
                 self._works.stepping = self._led = self._again = False
-                self._works.changed.notify_all()
+                self._works.ring()
 
     def _stop_leading(self, goes_on: bool) -> bool:
         """Let others take the steps; return False if one has come to do so meanwhile."""
-        with self._works.changed:
+        with self._works.lock:
             if self._again and not self._over:
                 self._again = False
                 return False
             self._works.stepping = False
             self._led = goes_on and not self._over
             if not self._led:
-                self._works.changed.notify_all()
+                self._works.ring()
             return True
 
     def _watch(self, steps: int) -> None:
         """Wait while pool threads take the steps, and see that they do."""
-        with self._works.changed:
-            self._works.changed.wait_for(lambda: not self._led, GLANCE)
+        self._works.wait(lambda: not self._led)
+        with self._works.lock:
             stands = self._steps == steps
             stuck = stands and self._works.stepping
             if stands and not stuck:
@@ -123,24 +123,24 @@ class Turn:
         """Take a step, if none was taken since all had settled."""
         mine = False
         try:
-            with self._works.changed:
+            with self._works.lock:
                 mine = not (self._works.stepping or self._led or self._steps != steps)
                 self._works.stepping |= mine
             if mine:
                 self._step()
         finally:
             if mine:
-                with self._works.changed:
+                with self._works.lock:
                     self._works.stepping = self._again = False
 
     def _step(self) -> bool:
         """Take one step; return False if none was left to take."""
-        with self._works.changed:
+        with self._works.lock:
             if self._over:
                 return False
             self._moved = time.monotonic()
         taken = self._context.run(self._works.step, self._target)
-        with self._works.changed:
+        with self._works.lock:
             self._moved = time.monotonic()
             self._steps += 1
             if not taken:
@@ -149,8 +149,7 @@ class Turn:
 
     def _end(self) -> None:
         """Have no more steps taken, and let others serve in place of who is stuck in one."""
-        with self._works.changed:
+        with self._works.lock:
             self._over = True
-            ended = self._works.changed.wait_for(lambda: not self._works.stepping, GLANCE)
-        if not ended:
+        if not self._works.wait(lambda: not self._works.stepping):
             self._works.relieve()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +27,7 @@ class Turn(Protocol):
 class Member:
     """A loop that goes by a virtual clock, and what is known of it.
 
-    The condition of the works protects the fields. `idle` and not `stirred` means: the loop
+    The lock of the works protects the fields. `idle` and not `stirred` means: the loop
     sleeps, and nothing is on its way to it.
     """
 
@@ -47,23 +48,23 @@ class Member:
         """Stand in for the selector: sleep without a timeout until the clock is turned."""
         if timeout is not None and timeout <= 0:
             return self._selector.select(0)
-        with self._works.changed:
+        with self._works.lock:
             awaited = not self.stirred
             self.stirred = False
             if awaited:
                 self._works.events += 1
                 self.idle = True
                 self.deadline = None if timeout is None else self._works.now + timeout
-                self._works.changed.notify_all()
+                self._works.ring()
         events = self._selector.select(None if awaited else 0)
         if awaited:
-            with self._works.changed:
+            with self._works.lock:
                 self.idle = self.stirred = False
         return events
 
     def stir(self) -> None:
         """Note that something is on its way to the loop."""
-        with self._works.changed:
+        with self._works.lock:
             self._works.events += 1
             self.stirred = True
 
@@ -72,20 +73,27 @@ class Member:
         self.stir()
         self._rouse()
 
+    def remind(self) -> None:
+        """Wake the loop once more, if who stirred it was interrupted before it did."""
+        with self._works.lock:
+            asleep = self.idle and self.stirred
+        if asleep:
+            self._rouse()
+
     def lend(self, change: int) -> None:
         """Count a call that an executor has, or had, for the loop."""
-        with self._works.changed:
+        with self._works.lock:
             self._works.events += 1
             self.outstanding += change
-            self._works.changed.notify_all()
+            self._works.ring()
 
     def late(self, now: float) -> bool:
-        """Return whether the loop sleeps, and should not. The condition is held."""
+        """Return whether the loop sleeps, and should not. The lock is held."""
         return self.idle and self.deadline is not None and self.deadline <= now
 
     @property
     def quiet(self) -> bool:
-        """Whether the loop has nothing to do until its deadline. The condition is held."""
+        """Whether the loop has nothing to do until its deadline. The lock is held."""
         return self.idle and not self.stirred and not self.outstanding
 
 
@@ -98,14 +106,16 @@ class Works:
     Assumes: `step` is called by one thread at a time, the one that has set `stepping`, when
     all has settled.
 
-    The condition protects all fields but the time, which only `step` changes. Callbacks run
-    outside it. A forked child has a new one, since the parent may have held the old.
+    The lock protects all fields but the time, which only `step` changes; whoever changes what
+    the one thread that turns the clock may wait for rings. Callbacks run outside the lock. It
+    is one of C, as is the bell: an interrupt of the main thread leaves neither taken. A forked
+    child has new ones, since the parent may have held the old.
     """
 
     def __init__(self, patience: float) -> None:
         self.now = 0.0
         self.patience = patience  # real seconds for one moment
-        self.changed = threading.Condition()
+        self.renew()
         self.turn: Turn | None = None  # while the clock is being turned
         self.stepping = False
         self.events = 0  # how often something happened to a loop
@@ -114,15 +124,42 @@ class Works:
         self._late: list[Member] = []  # to be woken in the next step
         _all.add(self)
 
+    def renew(self) -> None:
+        """Take a new lock and a new bell."""
+        self.lock = threading.RLock()
+        self._bell = threading.Lock()
+        self._bell.acquire()
+
+    def ring(self) -> None:
+        """Have the thread that waits look again. The lock is held."""
+        if self._bell.locked():
+            self._bell.release()
+
+    def wait(self, condition: Callable[[], bool]) -> bool:
+        """Wait for a glance at most until a condition holds, which is asked under the lock.
+
+        Returns:
+            Whether it holds.
+        """
+        until = time.monotonic() + GLANCE
+        while True:
+            with self.lock:
+                if condition():
+                    return True
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            self._bell.acquire(timeout=left)
+
     def attach(self, ticker: TickerCore, dispatcher: Dispatcher) -> None:
         """Add a ticker, and the dispatcher that runs what it fires."""
-        with self.changed:
+        with self.lock:
             self._parts = [*self._parts, (ticker, dispatcher)]
         dispatcher.set_on_drained(partial(self._drained, dispatcher))
 
     def detach(self, ticker: TickerCore) -> None:
         """Let go of a ticker, and of the dispatcher that came with it."""
-        with self.changed:
+        with self.lock:
             gone = [dispatcher for owner, dispatcher in self._parts if owner is ticker]
             self._parts = [part for part in self._parts if part[0] is not ticker]
         for dispatcher in gone:
@@ -153,7 +190,7 @@ class Works:
 
         def leave() -> None:
             close()
-            with self.changed:
+            with self.lock:
                 if member in self._members:
                     self._members.remove(member)
 
@@ -166,7 +203,7 @@ class Works:
         }
         for name, value in patches.items():
             setattr(loop, name, value)
-        with self.changed:
+        with self.lock:
             self._members.append(member)
 
     def step(self, target: float) -> bool:
@@ -186,13 +223,13 @@ class Works:
         self.now = max(self.now, due)
         for ticker, _ in self._parts:
             ticker.tick()
-        with self.changed:
+        with self.lock:
             self._late = [member for member in self._members if member.late(self.now)]
         return True
 
     def _next_due(self) -> float | None:
         """Return the next moment at which something falls due."""
-        with self.changed:
+        with self.lock:
             times = [ticker.next_due for ticker, _ in self._parts]
             times += [member.deadline for member in self._members if member.idle]
         return min((moment for moment in times if moment is not None), default=None)
@@ -221,15 +258,16 @@ class Works:
 
         Parameters:
             called_off: tells that it need not be waited for any more; it is asked after the
-                first look, when `changed` was notified, and every `GLANCE`.
+                first look, when somebody rings, and every `GLANCE`.
 
         Returns:
             False if it was called off.
         """
         while True:
-            with self.changed:  # a thread that was given up may still be in its step
-                while (self.stepping or not self._quiet()) and not called_off():
-                    self.changed.wait(GLANCE)
+            # A thread that was given up may still be in its step.
+            while not self.wait(lambda: (not self.stepping and self._quiet()) or called_off()):
+                for member in list(self._members):
+                    member.remind()
             if self._tasks_ended(called_off) and self._loops_rest() and not self.stepping:
                 return True
             if called_off():
@@ -246,18 +284,18 @@ class Works:
         return True
 
     def _quiet(self) -> bool:
-        """Return whether all loops that run have nothing to do. The condition is held."""
+        """Return whether all loops that run have nothing to do. The lock is held."""
         return all(member.quiet or not member.loop.is_running() for member in self._members)
 
     def _loops_rest(self) -> bool:
         """Return whether the loops have nothing to do, and no task began that may change it."""
-        with self.changed:
+        with self.lock:
             if not self._quiet():
                 return False
             events = self.events
         if any(dispatcher.engaged for _, dispatcher in self._parts):
             return False
-        with self.changed:
+        with self.lock:
             return events == self.events
 
     def complaint(self) -> str:
@@ -280,7 +318,7 @@ class Works:
 def _start_anew() -> None:
     """Let a forked child turn the clocks that threads of the parent may have been turning."""
     for works in list(_all):
-        works.changed = threading.Condition()
+        works.renew()
         works.turn = None
         works.stepping = False
 
