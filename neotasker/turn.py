@@ -48,6 +48,7 @@ class Turn:
         try:
             while not self._over:
                 steps = self._steps
+                self._works.let_go()
                 if self._led:
                     self._watch(steps)
                 elif self._works.settle(self._called_off):
@@ -149,6 +150,7 @@ class Turn:
 
     def _end(self) -> None:
         """Have no more steps taken, and let others serve in place of who is stuck in one."""
+        self._works.let_go()
         with self._works.lock:
             self._over = True
         if not self._works.wait(lambda: not self._works.stepping):

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -107,9 +108,9 @@ class Works:
     all has settled.
 
     The lock protects all fields but the time, which only `step` changes; whoever changes what
-    the one thread that turns the clock may wait for rings. Callbacks run outside the lock. It
-    is one of C, as is the bell: an interrupt of the main thread leaves neither taken. A forked
-    child has new ones, since the parent may have held the old.
+    the one thread that turns the clock may wait for rings. Callbacks run outside the lock. An
+    interrupt may strike between its taking and the block that it guards; `let_go` is for that.
+    A forked child has a new lock and bell, since the parent may have held the old.
     """
 
     def __init__(self, patience: float) -> None:
@@ -129,6 +130,12 @@ class Works:
         self.lock = threading.RLock()
         self._bell = threading.Lock()
         self._bell.acquire()
+
+    def let_go(self) -> None:
+        """Give back the lock, if an interrupt has left it taken: for who should not hold it."""
+        with suppress(RuntimeError):  # not held, as a rule
+            while True:
+                self.lock.release()
 
     def ring(self) -> None:
         """Have the thread that waits look again. The lock is held."""
