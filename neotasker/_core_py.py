@@ -673,7 +673,7 @@ class Dispatcher:
     Assumes: ``work`` is run only by threads that ``start_thread`` made, each once.
 
     The lock protects all fields below. User code (targets, callbacks,
-    ``start_thread``, the launcher) runs outside it.
+    ``start_thread``, the launcher, ``on_drained``) runs outside it.
     """
 
     def __init__(self, task_type, start_thread):

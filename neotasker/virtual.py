@@ -19,7 +19,7 @@ GLANCE = 0.02  # seconds after which who waits looks around
 _all: weakref.WeakSet[Works] = weakref.WeakSet()
 
 
-class Turn(Protocol):
+class Leader(Protocol):
     """What a pool thread that has ended the last task goes on with."""
 
     def lead(self, dispatcher: Dispatcher) -> None: ...
@@ -117,7 +117,7 @@ class Works:
         self.now = 0.0
         self.patience = patience  # real seconds for one moment
         self.renew()
-        self.turn: Turn | None = None  # while the clock is being turned
+        self.turn: Leader | None = None  # while the clock is being turned
         self.stepping = False
         self.events = 0  # how often something happened to a loop
         self._parts: list[tuple[TickerCore, Dispatcher]] = []  # replaced, never changed

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from concurrent import futures
 from functools import partial
 
@@ -357,6 +356,7 @@ def test_each_moment_has_the_whole_patience(nt):
     supervisor.ticker.call_later(2, pause.wait, 0.45)
     supervisor.call_later(3, pause.wait, 0.45)
     clock.advance(4)
+    assert clock.monotonic() == 4
     supervisor.stop()
 
 
@@ -405,18 +405,19 @@ def test_a_stop_does_not_wait_for_the_turn(nt, clock, supervisor):
     lead_in_the_pool(other)
     stopped: list[float] = []
     reports: list[object] = []
+    over = threading.Event()
 
     def stop():
         reports.append(other.stop(cancel_tasks=True))
         stopped.append(clock.monotonic())
+        over.set()
 
     thread = threading.Thread(target=stop)
 
     def tick():
         if clock.monotonic() == 10:
             thread.start()
-        time.sleep(0.0005)
-        return not stopped
+        over.wait(0.001)  # gives the stop time, as long as it is not over
 
     supervisor.ticker.call_every(1, tick)
     clock.advance(3000)
