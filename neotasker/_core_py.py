@@ -759,7 +759,8 @@ class Dispatcher:
                 is submitted in it wakes no other; where it blocks, `relieve` helps.
         """
         with self._lock:
-            self._on_drained = on_drained
+            old, self._on_drained = self._on_drained, on_drained
+        del old  # not under the lock
 
     def relieve(self):
         """Let others take the part of threads that are in what `set_on_drained` set."""
