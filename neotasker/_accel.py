@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 __all__ = [
     "COMPILED",
     "Dispatcher",
+    "EagerStart",
     "FutureCore",
     "JobCore",
     "Mailbox",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from ._core import (
         COMPILED,
         Dispatcher,
+        EagerStart,
         FutureCore,
         JobCore,
         Mailbox,
@@ -76,6 +78,7 @@ else:
 
     COMPILED = _core.COMPILED
     Dispatcher = _core.Dispatcher
+    EagerStart = _core.EagerStart
     FutureCore = _core.FutureCore
     JobCore = _core.JobCore
     Mailbox = _core.Mailbox

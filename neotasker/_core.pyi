@@ -1,6 +1,7 @@
 """The typed surface of both cores: `_core.pyx` and its twin `_core_py.py`."""
 
-from collections.abc import Callable, Sequence
+from asyncio import AbstractEventLoop, Task
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 from threading import Condition
 from typing import TYPE_CHECKING, Any, Final, Literal, final
@@ -10,6 +11,7 @@ from typing_extensions import disjoint_base
 __all__ = [
     "COMPILED",
     "Dispatcher",
+    "EagerStart",
     "FutureCore",
     "JobCore",
     "Mailbox",
@@ -201,10 +203,21 @@ class JobCore:
         call: Callable[[], Any],
         name: str,
         context: Context,
-        options: dict[str, Any] | None,
+        maker: tuple[Callable[..., Task[Any]], dict[str, Any]] | None,
         ticker: TickerCore,
     ) -> None: ...
     def _fire_coroutine(self) -> None: ...
+
+@final
+class EagerStart:
+    def __init__(self, loop: AbstractEventLoop) -> None: ...
+    def make(
+        self,
+        coro: Coroutine[Any, Any, Any],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> Task[Any]: ...
 
 @final
 class Mailbox:

@@ -97,6 +97,8 @@ cdef extern from "Python.h":
     PyObject *PyContext_New()
     int PyContext_Enter(PyObject *context)
     int PyContext_Exit(PyObject *context)
+    int enter_context "PyContext_Enter" (object context) except -1
+    int exit_context "PyContext_Exit" (object context) except -1
     PyObject *raw_call "PyObject_Call" (PyObject *fn, PyObject *args, PyObject *kwargs)
     int PyCallable_Check(object fn)
     int PyObject_IS_GC(object op)
@@ -105,6 +107,7 @@ cdef extern from "Python.h":
     object PyMethod_New(object fn, object owner)
     object PyContext_Copy(object context)
     object PyObject_Call(object fn, tuple args, dict kwargs)
+    PyObject *PyDict_SetDefault(object d, object key, object default) except NULL
     int PyObject_GenericSetAttr(object op, object name, object value) except -1
 
 COMPILED = True
@@ -3355,7 +3358,9 @@ cdef class JobCore:
     cdef public bint _ready
     cdef double began, lasted  # seconds; NaN: not yet
     cdef object call, name, context
+    cdef object make  # makes a task of a coroutine, with these keywords
     cdef dict options
+    cdef EagerStart eager  # whose method that is, or None
     cdef TickerCore ticker
 
     def __cinit__(self, *args, **kwargs):
@@ -3379,12 +3384,21 @@ cdef class JobCore:
     def last_duration(self, value):
         self.lasted = value
 
-    def _stage(self, call, name, context, options, ticker):
-        """Take what a run needs; *options* are those of the tasks of one loop, or None."""
+    def _stage(self, call, name, context, maker, ticker):
+        """Take what a run needs.
+
+        Parameters:
+            maker: what makes tasks of one loop that begin to run where they are made, and
+                its options; None: there is no such thing.
+        """
+        make, options = maker or (None, None)
         self.call = call
         self.name = name
         self.context = context
+        self.make = make
         self.options = options
+        owner = getattr(make, "__self__", None)
+        self.eager = owner if isinstance(owner, EagerStart) else None
         self.ticker = ticker
 
     def _fire_coroutine(self):
@@ -3399,9 +3413,13 @@ cdef class JobCore:
         self.began = now_of(self.ticker) / 1e9
         try:
             coro = self.call()
-            options["name"] = self.name
-            options["context"] = PyContext_Copy(self.context)
-            task = PyObject_Call(_Task, (coro,), options)
+            if self.eager is not None:
+                context = PyContext_Copy(self.context)
+                task = start_eagerly(self.eager, coro, self.name, context)
+            else:
+                options["name"] = self.name
+                options["context"] = PyContext_Copy(self.context)
+                task = PyObject_Call(self.make, (coro,), options)
             task.result()
         except BaseException as exc:
             if task is None:
@@ -3423,6 +3441,86 @@ cdef int close_quietly(coro) except -1:
         coro.close()
     except BaseException:
         pass
+    return 0
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class EagerStart:
+    """Makes tasks of a loop that begin to run where they are made."""
+
+    # Touched in the thread of the loop.
+    cdef object loop
+    cdef object call_soon  # the method below
+    cdef dict names  # of the loop, or None
+    cdef dict options  # of a task
+    cdef object coro  # of the task that is being made
+    cdef object step, context
+
+    def __init__(self, loop):
+        names = getattr(loop, "__dict__", None)
+        self.loop = loop
+        self.names = names if isinstance(names, dict) else None
+        self.options = {"loop": loop}
+        self.call_soon = self._call_soon
+
+    def make(self, coro, *, name=None, context=None):
+        """Return a task of *coro* that has made its first step, in *context*."""
+        return start_eagerly(self, coro, name, context)
+
+    def _call_soon(self, callback, *args, context=None):
+        """Be the loop's ``call_soon``, once."""
+        coro = self.coro
+        restore(self)
+        task = getattr(callback, "__self__", None)
+        if context is not None and isinstance(task, _Task) and task.get_coro() is coro:
+            self.step, self.context = callback, context
+            return None
+        return self.loop.call_soon(callback, *args, context=context)
+
+
+cdef object start_eagerly(EagerStart self, coro, name, context):
+    """Return a task that has made its first step, if that can be made at once."""
+    cdef bint catches = False
+    cdef PyObject *own
+    cdef object step = None
+    if self.names is not None and self.coro is None:
+        own = <PyObject *>self.call_soon
+        if PyDict_SetDefault(self.names, "call_soon", self.call_soon) == own:
+            self.coro = coro
+            catches = True
+    options = self.options
+    options["name"] = name
+    options["context"] = context
+    try:
+        task = PyObject_Call(_Task, (coro,), options)
+        step, context = self.step, self.context
+    finally:
+        options["context"] = None
+        if catches:
+            if self.coro is not None:
+                restore(self)
+            self.step = self.context = None
+    if catches and step is not None:
+        try:
+            call_in(context, step)
+        except RuntimeError:  # another task runs, or something else does in that context
+            self.loop.call_soon(step, context=context)
+    return task
+
+
+cdef int call_in(context, step) except -1:
+    enter_context(context)
+    try:
+        step()
+    finally:
+        exit_context(context)
+    return 0
+
+
+cdef int restore(EagerStart self) except -1:
+    self.coro = None
+    self.names.pop("call_soon", None)
     return 0
 
 
@@ -3697,6 +3795,7 @@ cdef int enter_pool(SerialCore self) except -1:
 __all__ = [
     "COMPILED",
     "Dispatcher",
+    "EagerStart",
     "FutureCore",
     "JobCore",
     "Mailbox",

@@ -1,9 +1,10 @@
 """The core in pure Python: the twin of ``_core.pyx``, and its readable definition.
 
-Seven things live here: the future's state machine (`FutureCore`, `TaskCore`), the
+Eight things live here: the future's state machine (`FutureCore`, `TaskCore`), the
 dispatcher with its four lanes (`Dispatcher`, `Submitter`), the clockwork
 (`TickerCore`, `TimerCore`), the runs of a job (`JobCore`), the runs of a worker
-(`SerialCore`, `Tally`), and the mailbox into an event loop (`Mailbox`).
+(`SerialCore`, `Tally`), and into an event loop the mailbox (`Mailbox`) and tasks that
+begin at once (`EagerStart`).
 
 Locks, in both cores: one for the state of futures, one per dispatcher, one per
 ticker, one per mailbox. No two of them are ever held at once, and no code of the
@@ -1851,8 +1852,8 @@ class JobCore:
     Guarantees: a run is a task of its own, in a copy of the job's context, that begins
     where it is made; what ends at once costs no pass of the loop.
 
-    Assumes: `_fire_coroutine` is called in the thread of the loop whose task options
-    `_stage` was given. ``_ready`` says that the job is armed; where it is not, there is a
+    Assumes: `_fire_coroutine` is called in the thread of the loop whose tasks are made by
+    what `_stage` was given. ``_ready`` says that the job is armed; where it is not, there is a
     run on, or tasks cannot begin at once, ``_fire`` of the subclass is asked.
     """
 
@@ -1874,14 +1875,20 @@ class JobCore:
     def last_duration(self, value):
         self._lasted = value
 
-    def _stage(self, call, name, context, options, ticker):
-        """Take what a run needs; *options* are those of the tasks of one loop, or None."""
-        self._staged = call, name, context, options, ticker.now
+    def _stage(self, call, name, context, maker, ticker):
+        """Take what a run needs.
+
+        Parameters:
+            maker: what makes tasks of one loop that begin to run where they are made, and
+                its options; None: there is no such thing.
+        """
+        make, options = maker or (None, None)
+        self._staged = call, name, context, make, options, ticker.now
 
     def _fire_coroutine(self):
         """Do what `_fire` does where `_stage` was given options: in one piece."""
-        call, name, context, options, now = self._staged
-        if not self._ready or self._running or options is None:
+        call, name, context, make, options, now = self._staged
+        if not self._ready or self._running or make is None:
             self._fire()
             return
         self.runs += 1
@@ -1890,7 +1897,7 @@ class JobCore:
         task = coro = None
         try:
             coro = call()
-            task = Task(coro, name=name, context=context.copy(), **options)
+            task = make(coro, name=name, context=context.copy(), **options)
             if not task.done():
                 self._stays_on(began, task)
                 return
@@ -1904,6 +1911,65 @@ class JobCore:
             self._failed(exc)
         self._lasted = now() - began
         self._running = 0
+
+
+class EagerStart:
+    """Makes tasks of a loop that begin to run where they are made.
+
+    What ``Task(eager_start=True)`` does from CPython 3.12 on, for those before it: a new
+    task asks its loop to call the first step soon. The loop's ``call_soon`` is another
+    one until it does; that takes the step, which is then made at once.
+
+    Guarantees: what cannot begin at once, as a task that is made while another one runs,
+    begins in the next pass of the loop. Calls of ``call_soon`` that are not that of the
+    new task reach the loop.
+
+    Assumes: it is called in the thread of its loop, which runs.
+    """
+
+    __slots__ = ("_coro", "_loop", "_names", "_step")
+
+    def __init__(self, loop):
+        self._loop = loop
+        self._names = getattr(loop, "__dict__", None)
+        self._coro = None  # of the task that is being made
+        self._step = None
+
+    def make(self, coro, *, name=None, context=None):
+        """Return a task of *coro* that has made its first step, in *context*."""
+        loop, names = self._loop, self._names
+        if names is None or self._coro is not None or "call_soon" in names:
+            return Task(coro, loop=loop, name=name, context=context)
+        self._coro = coro
+        names["call_soon"] = self._call_soon
+        try:
+            task = Task(coro, loop=loop, name=name, context=context)
+            step, self._step = self._step, None
+        finally:
+            if self._coro is not None:
+                self._restore()
+            self._step = None
+        if step is not None:
+            call, context = step
+            try:
+                context.run(call)
+            except RuntimeError:  # another task runs, or something else does in that context
+                loop.call_soon(call, context=context)
+        return task
+
+    def _restore(self):
+        self._coro = None
+        self._names.pop("call_soon", None)
+
+    def _call_soon(self, callback, *args, context=None):
+        """Be the loop's ``call_soon``, once."""
+        coro = self._coro
+        self._restore()
+        task = getattr(callback, "__self__", None)
+        if context is not None and isinstance(task, Task) and task.get_coro() is coro:
+            self._step = callback, context
+            return None
+        return self._loop.call_soon(callback, *args, context=context)
 
 
 class Mailbox:
@@ -2252,6 +2318,7 @@ def _take(tokens):
 __all__ = [
     "COMPILED",
     "Dispatcher",
+    "EagerStart",
     "FutureCore",
     "JobCore",
     "Mailbox",

@@ -2,6 +2,7 @@
 
 from ._core import COMPILED as COMPILED
 from ._core import Dispatcher as Dispatcher
+from ._core import EagerStart as EagerStart
 from ._core import FutureCore as FutureCore
 from ._core import JobCore as JobCore
 from ._core import Mailbox as Mailbox
@@ -15,6 +16,7 @@ from ._core import TimerCore as TimerCore
 __all__ = [
     "COMPILED",
     "Dispatcher",
+    "EagerStart",
     "FutureCore",
     "JobCore",
     "Mailbox",

@@ -23,7 +23,7 @@ from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._accel import FutureCore, Mailbox
+from ._accel import EagerStart, FutureCore, Mailbox
 from .errors import AloopError
 from .progress import TT_COROUTINE, Progress
 
@@ -33,10 +33,16 @@ T = TypeVar("T")
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
+# What makes a task of a coroutine, and with which keywords beside its name and context.
+TaskMaker = tuple[Callable[..., asyncio.Task[Any]], dict[str, Any]]
+
 logger = logging.getLogger("neotasker")
 
-# An eager task begins to run where it is made: what ends at once costs no pass of the loop.
-_EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+
+def _eager_maker(loop: asyncio.AbstractEventLoop) -> TaskMaker:
+    if sys.version_info >= (3, 12):
+        return asyncio.Task, {"loop": loop, "eager_start": True}
+    return EagerStart(loop).make, {}
 
 
 def wait_seconds(wait: bool | float) -> float | None:
@@ -126,6 +132,8 @@ class LoopGate:
         self.loop = loop
         # Touched by the loop's thread alone.
         self.tasks: dict[asyncio.Task[Any], CoroutineFuture[Any] | None] = {}
+        # An eager task begins to run where it is made: what ends at once costs no pass.
+        self._eager = _eager_maker(loop)
         self._context = Context()
         self._mailbox: Mailbox = Mailbox(self._wake, self._handle)
         # Takes a call, or a future, its coroutine and context; False once it is shut.
@@ -152,7 +160,8 @@ class LoopGate:
                 return
             loop = self.loop
             if loop.get_task_factory() is None:
-                task = asyncio.Task(coro, loop=loop, context=context, **_EAGER)
+                make, options = self._eager
+                task = make(coro, context=context, **options)
             else:
                 task = loop.create_task(coro, context=context)
             if not task.done():
@@ -196,9 +205,9 @@ class LoopGate:
         return task
 
     @property
-    def starts_eagerly(self) -> bool:
-        """Whether a task may begin to run where it is made: ``Task(..., eager_start=True)``."""
-        return bool(_EAGER) and self.loop.get_task_factory() is None
+    def eager(self) -> TaskMaker | None:
+        """What makes tasks that begin to run where they are made; None: the loop does."""
+        return _eager_maker(self.loop) if self.loop.get_task_factory() is None else None
 
     def hold(self, task: asyncio.Task[Any]) -> None:
         """Hold a task until it ends: in the loop's thread only."""

@@ -219,8 +219,8 @@ class AsyncJob(JobCore, OwnRun):
             fire = self._fire
             if self._is_simple:
                 fire = self._fire_coroutine
-                options, ticker = scheduler._task_options, scheduler._host.ticker
-                self._stage(self._call, self.name, self._context, options, ticker)
+                maker, ticker = scheduler._task_maker, scheduler._host.ticker
+                self._stage(self._call, self.name, self._context, maker, ticker)
             self._armed = self._clock().call_every(
                 self.interval, fire, missed=self._policy, first=first
             )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
-from .aloop import ForeignLoop, LoopGate, LoopPort
+from .aloop import ForeignLoop, LoopGate, LoopPort, TaskMaker
 from .errors import AloopError
 from .host import Host
 from .job import AsyncJob
@@ -43,8 +43,8 @@ class AsyncJobScheduler:
         self._lock = threading.RLock()
         self._port: LoopPort | None = None
         self._gate: Any = None  # into the loop that runs were given to
-        # Those of the loop's tasks, if they may begin to run where they are made.
-        self._task_options: dict[str, Any] | None = None
+        # Of the loop's tasks, if they may begin to run where they are made.
+        self._task_maker: TaskMaker | None = None
         self._now = host.ticker.now
         self._active = False
         self._jobs: dict[int, AsyncJob] = {}
@@ -100,11 +100,7 @@ class AsyncJobScheduler:
                 self._leave_loop()
                 if gate is not None:
                     gate.tenants.add(self)
-            eager = gate is not None and gate.starts_eagerly
-            if gate is not self._gate or eager != (self._task_options is not None):
-                self._task_options = None
-                if gate is not None and eager:
-                    self._task_options = {"loop": gate.loop, "eager_start": True}
+            self._task_maker = None if gate is None else gate.eager
             self._port, self._gate = port, gate
             self._now = self._host.ticker.now
             self._active = True
