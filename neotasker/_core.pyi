@@ -211,6 +211,7 @@ class JobCore:
 @final
 class EagerStart:
     def __init__(self, loop: AbstractEventLoop) -> None: ...
+    def is_possible(self) -> bool: ...
     def make(
         self,
         coro: Coroutine[Any, Any, Any],

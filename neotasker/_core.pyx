@@ -42,7 +42,7 @@ import logging
 import os
 import threading
 from asyncio import CancelledError as _TaskCancelled
-from asyncio import Task
+from asyncio import Task, current_task
 from concurrent.futures import CancelledError, InvalidStateError
 
 from .errors import QueueFull
@@ -107,7 +107,6 @@ cdef extern from "Python.h":
     object PyMethod_New(object fn, object owner)
     object PyContext_Copy(object context)
     object PyObject_Call(object fn, tuple args, dict kwargs)
-    PyObject *PyDict_SetDefault(object d, object key, object default) except NULL
     int PyObject_GenericSetAttr(object op, object name, object value) except -1
 
 COMPILED = True
@@ -115,6 +114,7 @@ COMPILED = True
 logger = logging.getLogger("neotasker")
 cdef object _standard_logger = logging.getLogger("concurrent.futures")
 cdef object _Task = Task
+cdef object _current_task = current_task
 cdef object _partial = functools.partial
 cdef object _Condition = threading.Condition
 cdef object _Context = contextvars.Context
@@ -3451,18 +3451,23 @@ cdef class EagerStart:
 
     # Touched in the thread of the loop.
     cdef object loop
-    cdef object call_soon  # the method below
+    cdef object hook  # the method `_call_soon`
     cdef dict names  # of the loop, or None
     cdef dict options  # of a task
-    cdef object coro  # of the task that is being made
+    cdef bint busy
+    cdef object coro  # of the task whose step is awaited
     cdef object step, context
 
     def __init__(self, loop):
         names = getattr(loop, "__dict__", None)
         self.loop = loop
-        self.names = names if isinstance(names, dict) else None
+        self.names = names if type(names) is dict else None
         self.options = {"loop": loop}
-        self.call_soon = self._call_soon
+        self.hook = self._call_soon
+
+    def is_possible(self):
+        """Return whether the loop is one whose ``call_soon`` may be another for a moment."""
+        return self.names is not None and "call_soon" not in self.names
 
     def make(self, coro, *, name=None, context=None):
         """Return a task of *coro* that has made its first step, in *context*."""
@@ -3481,46 +3486,58 @@ cdef class EagerStart:
 
 cdef object start_eagerly(EagerStart self, coro, name, context):
     """Return a task that has made its first step, if that can be made at once."""
-    cdef bint catches = False
-    cdef PyObject *own
+    cdef dict options = self.options
     cdef object step = None
-    if self.names is not None and self.coro is None:
-        own = <PyObject *>self.call_soon
-        if PyDict_SetDefault(self.names, "call_soon", self.call_soon) == own:
-            self.coro = coro
-            catches = True
-    options = self.options
+    if (
+        self.busy
+        or self.names is None
+        or self.names.setdefault("call_soon", self.hook) is not self.hook
+    ):
+        return _Task(coro, loop=self.loop, name=name, context=context)
+    self.busy = True
+    self.coro = coro
     options["name"] = name
     options["context"] = context
     try:
         task = PyObject_Call(_Task, (coro,), options)
         step, context = self.step, self.context
     finally:
-        options["context"] = None
-        if catches:
-            if self.coro is not None:
-                restore(self)
-            self.step = self.context = None
-    if catches and step is not None:
-        try:
-            call_in(context, step)
-        except RuntimeError:  # another task runs, or something else does in that context
-            self.loop.call_soon(step, context=context)
+        if self.coro is not None:
+            restore(self)
+        self.step = self.context = None
+        options["name"] = options["context"] = None
+        self.busy = False
+    if step is not None:
+        make_step(self, task, step, context)
     return task
 
 
-cdef int call_in(context, step) except -1:
-    enter_context(context)
+cdef int make_step(EagerStart self, task, step, context) except -1:
+    """Make the first step, or have it made soon where it cannot be made now."""
+    cdef bint begun = False
     try:
-        step()
-    finally:
-        exit_context(context)
+        enter_context(context)
+        begun = True
+        try:
+            step()
+        finally:
+            exit_context(context)
+    except BaseException as exc:
+        # The context is in use, or another task of the loop runs.
+        if isinstance(exc, RuntimeError) and not (begun and _current_task(self.loop) is None):
+            self.loop.call_soon(step, context=context)
+            return 0
+        if task.done() and not task.cancelled():
+            task.exception()  # or it would complain that nobody asked for it
+        raise
     return 0
 
 
 cdef int restore(EagerStart self) except -1:
     self.coro = None
-    self.names.pop("call_soon", None)
+    found = self.names.pop("call_soon", None)
+    if found is not None and found is not self.hook:
+        self.names["call_soon"] = found
     return 0
 
 

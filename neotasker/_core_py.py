@@ -27,7 +27,7 @@ import os
 import threading
 from _thread import interrupt_main
 from asyncio import CancelledError as _TaskCancelled
-from asyncio import Task
+from asyncio import Task, current_task
 from collections import deque
 from concurrent.futures import CancelledError, InvalidStateError
 from contextlib import suppress
@@ -1921,45 +1921,67 @@ class EagerStart:
     one until it does; that takes the step, which is then made at once.
 
     Guarantees: what cannot begin at once, as a task that is made while another one runs,
-    begins in the next pass of the loop. Calls of ``call_soon`` that are not that of the
-    new task reach the loop.
+    begins in a later pass of the loop. Calls of ``call_soon`` that are not that of the
+    new task reach the loop. No step is made twice, and none is lost.
 
     Assumes: it is called in the thread of its loop, which runs.
     """
 
-    __slots__ = ("_coro", "_loop", "_names", "_step")
+    __slots__ = ("_busy", "_coro", "_hook", "_loop", "_names", "_step")
 
     def __init__(self, loop):
+        names = getattr(loop, "__dict__", None)
         self._loop = loop
-        self._names = getattr(loop, "__dict__", None)
-        self._coro = None  # of the task that is being made
+        self._names = names if type(names) is dict else None
+        self._hook = self._call_soon
+        self._busy = False  # a finalizer or signal handler may come in between
+        self._coro = None  # of the task whose step is awaited
         self._step = None
+
+    def is_possible(self):
+        """Return whether the loop is one whose ``call_soon`` may be another for a moment."""
+        return self._names is not None and "call_soon" not in self._names
 
     def make(self, coro, *, name=None, context=None):
         """Return a task of *coro* that has made its first step, in *context*."""
-        loop, names = self._loop, self._names
-        if names is None or self._coro is not None or "call_soon" in names:
+        loop = self._loop
+        if self._busy or not self.is_possible():
             return Task(coro, loop=loop, name=name, context=context)
-        self._coro = coro
-        names["call_soon"] = self._call_soon
         try:
+            self._busy = True
+            self._coro = coro
+            self._names["call_soon"] = self._hook
             task = Task(coro, loop=loop, name=name, context=context)
-            step, self._step = self._step, None
+            step = self._step
         finally:
-            if self._coro is not None:
-                self._restore()
+            self._restore()
             self._step = None
+            self._busy = False
         if step is not None:
-            call, context = step
-            try:
-                context.run(call)
-            except RuntimeError:  # another task runs, or something else does in that context
-                loop.call_soon(call, context=context)
+            self._make_step(task, *step)
         return task
+
+    def _make_step(self, task, step, context):
+        """Make the first step, or have it made soon where it cannot be made now."""
+        begun = []
+        try:
+            context.run(lambda: (begun.append(None), step()))
+        except BaseException as exc:
+            # The context is in use, or another task of the loop runs.
+            if isinstance(exc, RuntimeError) and not (
+                begun and current_task(self._loop) is None
+            ):
+                self._loop.call_soon(step, context=context)
+                return
+            if task.done() and not task.cancelled():
+                task.exception()  # or it would complain that nobody asked for it
+            raise
 
     def _restore(self):
         self._coro = None
-        self._names.pop("call_soon", None)
+        found = self._names.pop("call_soon", None)
+        if found is not None and found is not self._hook:
+            self._names["call_soon"] = found
 
     def _call_soon(self, callback, *args, context=None):
         """Be the loop's ``call_soon``, once."""

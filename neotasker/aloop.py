@@ -39,10 +39,11 @@ TaskMaker = tuple[Callable[..., asyncio.Task[Any]], dict[str, Any]]
 logger = logging.getLogger("neotasker")
 
 
-def _eager_maker(loop: asyncio.AbstractEventLoop) -> TaskMaker:
+def _eager_maker(loop: asyncio.AbstractEventLoop) -> TaskMaker | None:
     if sys.version_info >= (3, 12):
         return asyncio.Task, {"loop": loop, "eager_start": True}
-    return EagerStart(loop).make, {}
+    start = EagerStart(loop)
+    return (start.make, {}) if start.is_possible() else None
 
 
 def wait_seconds(wait: bool | float) -> float | None:
@@ -159,7 +160,7 @@ class LoopGate:
                 coro.close()
                 return
             loop = self.loop
-            if loop.get_task_factory() is None:
+            if self._eager is not None and loop.get_task_factory() is None:
                 make, options = self._eager
                 task = make(coro, context=context, **options)
             else:
