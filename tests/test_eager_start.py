@@ -17,20 +17,6 @@ from helpers import wait_until
 WHERE: contextvars.ContextVar[str] = contextvars.ContextVar("WHERE", default="outside")
 
 
-class Loopless:
-    """A loop that has no ``__dict__``."""
-
-    __slots__ = ("_loop",)
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "__dict__":
-            raise AttributeError(name)
-        return getattr(self._loop, name)
-
-
 @pytest.fixture
 def start(nt):
     from neotasker._accel import EagerStart
@@ -290,21 +276,35 @@ def test_what_is_no_coroutine_is_refused_and_the_loop_as_before(start):
     in_loop(begin)
 
 
-def test_a_loop_that_cannot_be_changed_or_was_keeps_its_call_soon(start):
+def test_a_loop_with_a_call_soon_of_its_own_keeps_it(start):
     called: list[Any] = []
 
     async def target() -> None:
         called.append("target")
 
-    def begin(loop: asyncio.AbstractEventLoop) -> None:
-        task = start(Loopless(loop))(target())
-        assert not task.done()
+    def begin(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any]:
         loop.call_soon = own = type(loop).call_soon.__get__(loop)  # type: ignore[method-assign]
         task = start(loop)(target())
         assert not task.done() and loop.call_soon is own
+        return task
 
-    in_loop(begin)
-    assert called == ["target", "target"]
+    assert in_loop(begin).done()
+    assert called == ["target"]
+
+
+def test_only_a_loop_that_can_be_changed_lets_tasks_begin_at_once(nt):
+    from neotasker._accel import EagerStart
+
+    class Slotted:
+        __slots__ = ()
+
+    class Plain: ...
+
+    assert EagerStart(Plain()).is_possible()
+    assert not EagerStart(Slotted()).is_possible()
+    changed = Plain()
+    changed.call_soon = print  # type: ignore[attr-defined]
+    assert not EagerStart(changed).is_possible()
 
 
 def test_one_that_is_put_there_while_a_task_is_made_stays(start):
