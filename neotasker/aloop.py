@@ -40,6 +40,7 @@ logger = logging.getLogger("neotasker")
 
 
 def _eager_maker(loop: asyncio.AbstractEventLoop) -> TaskMaker | None:
+    """Return what makes tasks that begin to run where they are made, if anything does."""
     if sys.version_info >= (3, 12):
         return asyncio.Task, {"loop": loop, "eager_start": True}
     start = EagerStart(loop)
@@ -207,7 +208,10 @@ class LoopGate:
 
     @property
     def eager(self) -> TaskMaker | None:
-        """What makes tasks that begin to run where they are made; None: the loop does."""
+        """What makes tasks that begin to run where they are made; None: the loop does.
+
+        The options are the caller's own, to change them.
+        """
         return _eager_maker(self.loop) if self.loop.get_task_factory() is None else None
 
     def hold(self, task: asyncio.Task[Any]) -> None:
