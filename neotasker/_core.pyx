@@ -100,6 +100,7 @@ cdef extern from "Python.h":
     int enter_context "PyContext_Enter" (object context) except -1
     int exit_context "PyContext_Exit" (object context) except -1
     PyObject *raw_call "PyObject_Call" (PyObject *fn, PyObject *args, PyObject *kwargs)
+    PyObject *borrow_item "PyList_GET_ITEM" (object of_list, Py_ssize_t index)
     int PyCallable_Check(object fn)
     int PyObject_IS_GC(object op)
     int PyObject_GC_IsTracked(object op)
@@ -348,11 +349,11 @@ cdef class FutureCore:
     cdef unsigned char lane_
     cdef unsigned char waiting  # in a lane; protected by the dispatcher's mutex
     cdef unsigned char warned  # likewise
-    cdef object value
-    cdef list callbacks
+    cdef unsigned char over  # the call was let go, and the time noted
+    cdef object value  # the outcome; until the end, a list of the callbacks if there are any
     cdef _Standard standard
     cdef Parker *parked
-    cdef object __weakref__
+    # No `__weakref__`: the standard's future, the other base of each of ours, brings it.
 
     def __init__(self):
         pass
@@ -443,16 +444,16 @@ cdef class FutureCore:
 
     def add_done_callback(self, fn):
         """Call ``fn(future)`` when the future ends; at once if it has."""
-        cdef list fresh
+        cdef list fresh = [fn]
         cdef bint done
-        fresh = [] if self.callbacks is None else None
         nt_lock(&self.mutex)
         try:
             done = self.phase >= CANCELLED
             if not done:
-                if self.callbacks is None:
-                    self.callbacks = fresh
-                self.callbacks.append(fn)  # there may be no memory for it
+                if self.value is None:
+                    self.value = fresh
+                else:
+                    (<list>self.value).append(fn)  # there may be no memory for it
         finally:
             nt_unlock(&self.mutex)
         if done:
@@ -496,7 +497,6 @@ cdef class FutureCore:
         memset(&self.mutex, 0, sizeof(nt_mutex))
         self.parked = NULL
         self.standard = None
-        self.callbacks = None
         if self.phase >= CANCELLED:
             return
         self.seen = True
@@ -505,7 +505,7 @@ cdef class FutureCore:
         track(self)
         nt_store(&self.phase, CANCELLED if error is None else FINISHED)
         if not began and isinstance(self, TaskCore):  # or this thread may be in the call
-            drop(<TaskCore>self)
+            drop(<TaskCore>self, nt_now())
 
     def __setattr__(self, name, value):
         track(self)
@@ -622,15 +622,20 @@ cdef inline void track(FutureCore self) noexcept:
 
 
 cdef inline bint enter(
-    FutureCore self, unsigned char phase, bint failed, object value
+    FutureCore self, unsigned char phase, bint failed, object value, PyObject **callbacks
 ) noexcept:
-    """Take a final phase; return False if it is too late. The mutex is held."""
+    """Take a final phase, and the callbacks out; False if it is too late. The mutex is held.
+
+    The callbacks, or None, are the caller's: they are let go where no lock is held.
+    """
     if self.phase >= CANCELLED or (phase == CANCELLED and self.phase == RUNNING):
         return False
     if PyObject_IS_GC(value):
         track(self)
     self.failed = failed
-    self.value = value  # it was None: nothing is let go
+    callbacks[0] = <PyObject *>self.value
+    Py_INCREF(self.value)
+    self.value = value
     nt_store(&self.phase, phase)
     return True
 
@@ -644,22 +649,23 @@ cdef bint settle(
     if that is given: a pool thread releases them when it has let the interpreter go.
     """
     cdef Parker *parked
+    cdef PyObject *taken = NULL
     cdef list callbacks
     nt_lock(&self.mutex)
     if self.standard is None:
-        if not enter(self, phase, failed, value):
+        if not enter(self, phase, failed, value, &taken):
             nt_unlock(&self.mutex)
             return False
     else:
         nt_unlock(&self.mutex)
-        if not settle_standard(self, phase, failed, value):
+        if not settle_standard(self, phase, failed, value, &taken):
             return False
         nt_lock(&self.mutex)
     parked = self.parked
     self.parked = NULL
-    callbacks = self.callbacks
-    self.callbacks = None
     nt_unlock(&self.mutex)
+    callbacks = <list>taken
+    Py_DECREF(callbacks)  # ours, beside that of the local
     if callbacks is None and deferred is not NULL:
         deferred[0] = parked
         return True
@@ -671,7 +677,7 @@ cdef bint settle(
 
 
 cdef bint settle_standard(
-    FutureCore self, unsigned char phase, bint failed, object value
+    FutureCore self, unsigned char phase, bint failed, object value, PyObject **callbacks
 ) except -1:
     """Take a final phase where the standard's functions look on, under the condition.
 
@@ -682,7 +688,7 @@ cdef bint settle_standard(
     cdef bint interrupted = False
     cdef bint entered, held = firmly(self, standard, ACQUIRE, None, &interrupted)
     nt_lock(&self.mutex)
-    entered = enter(self, phase, failed, value)
+    entered = enter(self, phase, failed, value, callbacks)
     nt_unlock(&self.mutex)
     if entered:
         for waiter in standard.waiters:
@@ -729,25 +735,36 @@ cdef bint firmly(
     return False
 
 
+# What a task has at different times lies in one place: a million of them wait in fewer pages,
+# and the first touch of a page costs more than all else that is done for the tasks in it.
+
+cdef union Early:
+    PyObject *prev  # while it waits in a lane; protected by the dispatcher's mutex
+    long long started  # from then on; 0: it has not begun
+
+
+cdef union Late:
+    PyObject *context  # owned, and hidden from the collector; NULL: an empty one
+    long long finished  # when it is over
+
+
 cdef class TaskCore(FutureCore):
     """One call: what to run, in which lane, and when it was queued, started and ended."""
 
     # Protected by the dispatcher's mutex: the links and the view.
     cdef PyObject *next
-    cdef PyObject *prev
+    cdef Early early
     cdef Submitter view
     # Set when the task is made, let go when the call ends or is cancelled.
     cdef object fn
-    cdef tuple args
-    cdef dict kwargs
-    cdef PyObject *context  # owned, and hidden from the collector; NULL: an empty one
+    cdef object args  # a tuple; with keywords a list of it and the dictionary
+    cdef Late late
     cdef Dispatcher dispatcher
     cdef long long queued
-    cdef long long started
-    cdef long long finished
 
     def __dealloc__(self):
-        drop_context(self.context)
+        if not self.over:
+            drop_context(self.late.context)
 
     @property
     def lane(self):
@@ -762,26 +779,35 @@ cdef class TaskCore(FutureCore):
     @property
     def time_started(self):
         """When the task began to run: seconds of the monotonic clock, or None."""
-        return self.started / 1e9 if self.started else None
+        cdef long long started = 0
+        cdef Dispatcher dispatcher = self.dispatcher
+        if dispatcher is not None:
+            nt_lock(&dispatcher.mutex)
+            if not self.waiting:
+                started = self.early.started
+            nt_unlock(&dispatcher.mutex)
+        return started / 1e9 if started else None
 
     @property
     def time_finished(self):
         """When the task ended: seconds of the monotonic clock, or None."""
-        return self.finished / 1e9 if self.finished else None
+        return self.late.finished / 1e9 if nt_load(&self.over) else None
 
     def _get_call(self):
         """Return the target, its arguments and its context, for a foreign executor to run."""
-        cdef object fn, args, kwargs, context = None
+        cdef object fn, args, kwargs = None, context = None
         nt_lock(&self.mutex)
-        fn, args, kwargs = self.fn, self.args, self.kwargs
-        if self.context is not NULL:
-            context = <object>self.context
+        fn, args = self.fn, self.args
+        if not self.over and self.late.context is not NULL:
+            context = <object>self.late.context
         nt_unlock(&self.mutex)
         if context is not None:
             if not PyObject_GC_IsTracked(context):
                 PyObject_GC_Track(<PyObject *>context)  # others will hold it
         elif fn is not None:
             context = _Context()
+        if type(args) is list:
+            args, kwargs = args
         return fn, args, kwargs, context
 
     def _begin(self):
@@ -790,8 +816,7 @@ cdef class TaskCore(FutureCore):
 
     def _end(self, bint failed, value):
         """End the running task and drop what it held."""
-        drop(self)
-        self.finished = nt_now()
+        drop(self, nt_now())
         settle(self, FINISHED, failed, value, NULL)
 
     def _run(self):
@@ -810,10 +835,9 @@ cdef class TaskCore(FutureCore):
             return self.phase == CANCELLED
         if not settle(self, CANCELLED, False, None, NULL):
             return nt_load(&self.phase) == CANCELLED
-        self.finished = nt_now()
         if self.dispatcher is not None:
             forget(self.dispatcher, self)
-        drop(self)
+        drop(self, nt_now())
         return True
 
 
@@ -825,7 +849,7 @@ cdef inline bint begin(TaskCore self, long long now) noexcept:
         nt_store(&self.phase, RUNNING)
     nt_unlock(&self.mutex)
     if begun:  # where a thread was free already, it is no later than the task came
-        self.started = max(now, self.queued)
+        self.early.started = max(now, self.queued)
     return begun
 
 
@@ -837,20 +861,19 @@ cdef inline void drop_context(PyObject *context) noexcept:
         Py_DECREF(<object>context)
 
 
-cdef inline int drop(TaskCore self) except -1:
-    """Let go of the call. Only the one who began or cancelled the task does so."""
+cdef inline int drop(TaskCore self, long long now) except -1:
+    """Let go of the call that ended *now*. Only who began or cancelled the task does so."""
     cdef object _fn = None  # which let go of them, unlocked
-    cdef tuple _args = None
-    cdef dict _kwargs = None
+    cdef object _args = None
     cdef PyObject *context
     if FREE_THREADED:  # somebody may be about to look at them
         nt_lock(&self.mutex)
-        _fn, _args, _kwargs = self.fn, self.args, self.kwargs
-    context = self.context
-    self.context = NULL
+        _fn, _args = self.fn, self.args
+    context = self.late.context
+    self.late.finished = now
+    nt_store(&self.over, True)
     self.fn = None
     self.args = None
-    self.kwargs = None
     if FREE_THREADED:
         nt_unlock(&self.mutex)
     drop_context(context)
@@ -859,12 +882,15 @@ cdef inline int drop(TaskCore self) except -1:
 
 cdef int execute(TaskCore self, Place *place, Parker **deferred) except -1:
     """Run a task that was begun, and end it."""
+    cdef long long now
     cdef PyObject *outcome
-    cdef PyObject *kwargs
-    cdef PyObject *context = self.context
+    cdef PyObject *args = <PyObject *>self.args
+    cdef PyObject *kwargs = NULL
+    cdef PyObject *context = self.late.context
     cdef PyObject *empty = NULL  # owned, in place of one of the task's own
     cdef bint failed
-    kwargs = <PyObject *>self.kwargs if self.kwargs is not None else NULL
+    if type(self.args) is list:
+        args, kwargs = borrow_item(self.args, 0), borrow_item(self.args, 1)
     if place is not NULL:
         show_target(place, <PyObject *>self.fn)
     if context is NULL:
@@ -875,7 +901,7 @@ cdef int execute(TaskCore self, Place *place, Parker **deferred) except -1:
             empty = PyContext_New()
         context = empty
     if context is not NULL and PyContext_Enter(context) == 0:
-        outcome = raw_call(<PyObject *>self.fn, <PyObject *>self.args, kwargs)
+        outcome = raw_call(<PyObject *>self.fn, args, kwargs)
         failed = outcome is NULL
         if failed:
             outcome = nt_take_exception()
@@ -890,11 +916,11 @@ cdef int execute(TaskCore self, Place *place, Parker **deferred) except -1:
     value = <object>outcome
     nt_hand_over(outcome)
     Py_DECREF(value)  # ours, beside that of the local
-    self.finished = nt_now()
+    now = nt_now()
     if place is not NULL:
         show_target(place, NULL)
     Py_XDECREF(empty)
-    drop(self)
+    drop(self, now)
     try:
         settle(self, FINISHED, failed, value, deferred)
     except BaseException:  # the thread lives on, or its place would be lost
@@ -1089,16 +1115,14 @@ cdef TaskCore make(
     """Return a task in a copy of the caller's context, or with *bare* in an empty one."""
     cdef TaskCore task = <TaskCore>nt_new(self.task_type, _NO_ARGS)
     task.fn = fn
-    task.args = args
-    if kwargs:
-        task.kwargs = kwargs
+    task.args = [args, kwargs] if kwargs else args
     if not bare:
-        task.context = nt_copy_context()
+        task.late.context = nt_copy_context()
     nt_hand_over(<PyObject *>fn)
     nt_hand_over(<PyObject *>args)
-    if task.context is not NULL:
-        nt_hand_over(task.context)
-        nt_hide(task.context)
+    if task.late.context is not NULL:
+        nt_hand_over(task.late.context)
+        nt_hide(task.late.context)
     task.lane_ = lane
     task.dispatcher = self
     nt_hide(<PyObject *>task)
@@ -1227,7 +1251,7 @@ cdef inline void link(Dispatcher self, TaskCore task) noexcept:
     cdef LaneState *lane = &self.lanes[task.lane_]
     task.waiting = True
     task.next = NULL
-    task.prev = lane.tail
+    task.early.prev = lane.tail
     if lane.tail is NULL:
         lane.head = <PyObject *>task
     else:
@@ -1241,12 +1265,12 @@ cdef inline void link_first(Dispatcher self, TaskCore task) noexcept:
     """Put a task back at the front of its lane. The mutex is held."""
     cdef LaneState *lane = &self.lanes[task.lane_]
     task.waiting = True
-    task.prev = NULL
+    task.early.prev = NULL
     task.next = lane.head
     if lane.head is NULL:
         lane.tail = <PyObject *>task
     else:
-        (<TaskCore>lane.head).prev = <PyObject *>task
+        (<TaskCore>lane.head).early.prev = <PyObject *>task
     lane.head = <PyObject *>task
     nt_lend(<PyObject *>task)
     self.counts[task.lane_] += 1
@@ -1256,21 +1280,23 @@ cdef inline void unlink(Dispatcher self, TaskCore task) noexcept:
     """Take a task out of its lane; the reference of the lane is the caller's. Mutex held."""
     cdef LaneState *lane = &self.lanes[task.lane_]
     cdef PyObject *raw = <PyObject *>task
+    cdef PyObject *prev = task.early.prev
     task.waiting = False
-    if task.prev is NULL:
+    if prev is NULL:
         lane.head = task.next
     else:
-        (<TaskCore>task.prev).next = task.next
+        (<TaskCore>prev).next = task.next
     if task.next is NULL:
-        lane.tail = task.prev
+        lane.tail = prev
     else:
-        (<TaskCore>task.next).prev = task.prev
+        (<TaskCore>task.next).early.prev = prev
     if task.warned:
         if lane.warned[1] is raw:
-            lane.warned[1] = task.prev
+            lane.warned[1] = prev
         if lane.warned[2] is raw:
-            lane.warned[2] = task.prev
-    task.next = task.prev = NULL
+            lane.warned[2] = prev
+    task.next = NULL
+    task.early.started = 0
     self.counts[task.lane_] -= 1
 
 
@@ -1516,8 +1542,8 @@ cdef bint put_back(Dispatcher self, TaskCore task, launcher) except -1:
     nt_store(&task.phase, PENDING)
     nt_unlock(&task.mutex)
     nt_lock(&self.mutex)
+    lane.waited -= task.early.started - task.queued
     link_first(self, task)
-    lane.waited -= task.started - task.queued
     self.waiting_ += 1
     self.active_ -= 1
     nt_unlock(&self.mutex)
@@ -2064,11 +2090,12 @@ cdef int serve(Dispatcher self, Place *place) except -1:
     cdef bint surplus, leaving, launch, stay, more
     cdef long long now
     cdef long long since = nt_now()
+    cdef long long finished = 0  # when the task ended that ran last; 0: it is long ago
     while True:
         if lingered:  # it holds `waking`: until that is given back no user code runs
             now = nt_now()
         else:
-            now = ended.finished if ended is not None and ended.finished else nt_now()
+            now = finished if finished else nt_now()
             let_others_run_in_pool(&since, now)
         wake = NULL
         room = parked = drainers = NULL
@@ -2144,6 +2171,7 @@ cdef int serve(Dispatcher self, Place *place) except -1:
         if ended is not None:
             ended = None
             view = None
+            finished = 0
         if again:
             continue
         if report is not None:
@@ -2170,8 +2198,9 @@ cdef int serve(Dispatcher self, Place *place) except -1:
                 if nt_get_place() is not place:
                     release_all(deferred)
                     return 0  # in a child that the task forked, where no thread is known
+                finished = task.late.finished
             else:
-                task.finished = 0
+                finished = 0
             ended = task
             task = None
             continue

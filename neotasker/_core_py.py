@@ -425,12 +425,15 @@ class FutureCore:
         self._parked = self._callbacks = self._condition_made = self._waiters_made = None
         if self._phase >= _CANCELLED:
             return
+        began = self._phase == _RUNNING
         self._seen = True
         self._failed = error is not None
         self._value = error
         self._phase = _CANCELLED if error is None else _FINISHED
         if isinstance(self, TaskCore):
             self._call = None
+            if not began:
+                self._finished = monotonic()
 
     def __repr__(self):
         phase, value = self._phase, self._value
@@ -1313,6 +1316,7 @@ class Dispatcher:
             task._waiting = True
             self._lanes[lane].appendleft(task)
             self._wait_seconds[lane] -= task._started - task._queued
+            task._started = None  # it waits again
             self._active -= 1
             self._foreign -= 1
         if task._phase == _CANCELLED:  # between the two

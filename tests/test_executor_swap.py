@@ -261,10 +261,12 @@ def test_a_task_that_was_taken_back_keeps_its_place_and_may_be_cancelled(supervi
     refusing.go_on.set()
     submitter.join(10)
     wait_until(lambda: not tasks[0].running())
+    assert tasks[0].time_started is None
     assert others[0].cancel()
     flood.release()
     others[1].result(10)
     assert order == ["first", "third"]
+    assert tasks[0].time_queued <= tasks[0].time_started <= tasks[0].time_finished
     assert not tasks[0].cancel()
 
 

@@ -10,6 +10,7 @@ import queue
 import sys
 import threading
 import time
+import weakref
 from concurrent import futures
 from functools import partial
 
@@ -325,6 +326,53 @@ def test_a_cancelled_task_never_runs_and_leaves_its_lane(nt, flood):
         assert tasks[0].status == nt.task.TaskStatus.CANCELED
         flood.release()
     assert ran == list(range(1, 200, 2))
+
+
+def test_times_are_true_at_every_moment_while_tasks_come_run_and_are_cancelled(nt):
+    begin, stop = time.monotonic(), threading.Event()
+    tasks: list[object] = []
+    wrong: list[object] = []
+
+    def look():
+        while not stop.is_set():
+            for task in tasks[-50:]:
+                started, finished = task.time_started, task.time_finished
+                for found in (task.time_queued, started, finished):
+                    if found is not None and not begin <= found <= time.monotonic():
+                        wrong.append((task, found))
+
+    with nt.TaskPool(2) as pool, switch_interval(1e-6):
+        looking = [threading.Thread(target=look) for _ in range(2)]
+        for thread in looking:
+            thread.start()
+        for n in range(3_000):
+            task = pool.submit(int)
+            tasks.append(task)
+            if n % 3 == 0:
+                task.cancel()
+        futures.wait(tasks)
+        stop.set()
+        for thread in looking:
+            thread.join()
+    assert not wrong
+    for task in tasks:
+        assert task.time_finished is not None
+        if task.cancelled():
+            assert task.time_started is None
+        else:
+            assert task.time_queued <= task.time_started <= task.time_finished
+
+
+def test_tasks_can_be_referred_to_weakly_until_they_go(nt):
+    gone: list[object] = []
+    with nt.TaskPool(1) as pool:
+        tasks = [pool.submit(int), pool.submit(pow, 2, exp=3)]
+        futures.wait(tasks)
+        refs = [weakref.ref(task, gone.append) for task in tasks]
+        assert [ref() for ref in refs] == tasks
+    del tasks
+    wait_until(lambda: (gc.collect(), len(gone))[1] == 2)
+    assert gone == refs or gone == refs[::-1]
 
 
 def test_cancel_races_with_the_start_and_one_wins(nt):
