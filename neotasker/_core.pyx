@@ -754,7 +754,7 @@ cdef class TaskCore(FutureCore):
     # Protected by the dispatcher's mutex: the links and the view.
     cdef PyObject *next
     cdef Early early
-    cdef Submitter view
+    cdef PyObject *view  # borrowed, while the task is one of its outstanding ones; or NULL
     # Set when the task is made, let go when the call ends or is cancelled.
     cdef object fn
     cdef object args  # a tuple; with keywords a list of it and the dictionary
@@ -1030,7 +1030,7 @@ cdef class Submitter:
 
     cdef Dispatcher dispatcher
     cdef Parker *parked  # of those who wait for `outstanding`; the dispatcher's mutex
-    cdef Py_ssize_t outstanding_  # likewise
+    cdef Py_ssize_t outstanding_  # likewise; all of them together own one reference to it
     cdef unsigned char lane_
     cdef unsigned char shut
 
@@ -1056,8 +1056,7 @@ cdef class Submitter:
             raise RuntimeError("cannot schedule new futures after shutdown")
         check_target(fn)
         task = make(self.dispatcher, fn, args, kwargs, self.lane_)
-        task.view = self
-        enqueue(self.dispatcher, task, False)
+        enqueue(self.dispatcher, task, False, self)
         return task
 
     def shut_door(self):
@@ -1129,7 +1128,7 @@ cdef TaskCore make(
     return task
 
 
-cdef int enqueue(Dispatcher self, TaskCore task, bint forced) except -1:
+cdef int enqueue(Dispatcher self, TaskCore task, bint forced, Submitter view) except -1:
     """Put a task into its lane and see that it is started, or refuse it."""
     cdef object granted = None
     cdef object refusal
@@ -1170,8 +1169,8 @@ cdef int enqueue(Dispatcher self, TaskCore task, bint forced) except -1:
     link(self, task)
     self.waiting_ += 1
     lane.submitted += 1
-    if task.view is not None:
-        task.view.outstanding_ += 1
+    if view is not None:
+        enter_view(view, task)
     launch = self.launcher is not None
     if not launch and self.active_ < self.limits[task.lane_]:
         wake = plan(self, &start)
@@ -1438,13 +1437,29 @@ cdef inline Parker *take_drainers(Dispatcher self) noexcept:
     return parked
 
 
-cdef inline Parker *leave_view(Submitter view) noexcept:
-    """Return the parkers to release now that a task of a view ended. The mutex is held."""
-    cdef Parker *parked = NULL
-    view.outstanding_ -= 1
+cdef inline void enter_view(Submitter view, TaskCore task) noexcept:
+    """Count a task of a view. The mutex is held."""
+    task.view = <PyObject *>view
     if not view.outstanding_:
-        parked = view.parked
-        view.parked = NULL
+        nt_lend(<PyObject *>view)
+    view.outstanding_ += 1
+
+
+cdef inline Parker *leave_view(TaskCore task, PyObject **last) noexcept:
+    """Return the parkers to release now that a task ended; the mutex is held.
+
+    Where it was the last one of its view, that is left in *last*, to be let go unlocked.
+    """
+    cdef Parker *parked = NULL
+    cdef PyObject *raw = task.view
+    last[0] = NULL
+    if raw is not NULL:
+        task.view = NULL
+        (<Submitter>raw).outstanding_ -= 1
+        if not (<Submitter>raw).outstanding_:
+            last[0] = raw
+            parked = (<Submitter>raw).parked
+            (<Submitter>raw).parked = NULL
     return parked
 
 
@@ -1459,7 +1474,7 @@ cdef inline Parker *take_room(Dispatcher self) noexcept:
 
 cdef int forget(Dispatcher self, TaskCore task) except -1:
     """Take a cancelled task out of its lane, if it is still there."""
-    cdef Submitter view = None
+    cdef PyObject *view = NULL
     cdef Parker *parked = NULL
     cdef Parker *drainers = NULL
     cdef Parker *room = NULL
@@ -1471,10 +1486,7 @@ cdef int forget(Dispatcher self, TaskCore task) except -1:
         unlink(self, task)
         self.waiting_ -= 1
         lane.cancelled += 1
-        view = task.view
-        task.view = None
-        if view is not None:
-            parked = leave_view(view)
+        parked = leave_view(task, &view)
         drainers = take_drainers(self)
         room = take_room(self)
     nt_unlock(&self.mutex)
@@ -1483,6 +1495,7 @@ cdef int forget(Dispatcher self, TaskCore task) except -1:
     release_all(parked)
     release_all(drainers)
     release_all(room)
+    Py_XDECREF(view)
     return 0
 
 
@@ -1744,8 +1757,7 @@ cdef class Dispatcher:
 
     def enqueue(self, TaskCore task not None, Submitter view=None):
         """Queue a task made before, whatever the bound; it was accepted then."""
-        task.view = view
-        enqueue(self, task, True)
+        enqueue(self, task, True, view)
 
     def engage(self):
         """Start or wake what it takes to run the tasks that may start."""
@@ -1790,27 +1802,24 @@ cdef class Dispatcher:
 
     def release(self, TaskCore task not None):
         """Give back the place of a task that the launcher ran."""
-        cdef Submitter view
-        cdef Parker *parked = NULL
+        cdef PyObject *view
+        cdef Parker *parked
         cdef Parker *drainers
         nt_lock(&self.mutex)
         account(self, task)
-        view = task.view
-        task.view = None
-        if view is not None:
-            parked = leave_view(view)
+        parked = leave_view(task, &view)
         drainers = take_drainers(self)
         nt_unlock(&self.mutex)
         release_all(parked)
         release_all(drainers)
-        view = None
+        Py_XDECREF(view)
         self.engage()
 
     def take_waiting(self, Submitter view=None):
         """Take the waiting tasks out of their lanes, all or those of one view, in order."""
         cdef list taken = []
         cdef TaskCore task = None
-        cdef Submitter owner = None
+        cdef PyObject *owner
         cdef PyObject *raw
         cdef Parker *parked
         cdef Parker *more
@@ -1818,12 +1827,12 @@ cdef class Dispatcher:
         for i in range(LANES):
             while True:
                 task = None
-                owner = None
+                owner = NULL
                 parked = NULL
                 nt_lock(&self.mutex)
                 raw = self.lanes[i].head
                 while raw is not NULL and view is not None:
-                    if (<TaskCore>raw).view is view:
+                    if (<TaskCore>raw).view is <PyObject *>view:
                         break
                     raw = (<TaskCore>raw).next
                 if raw is not NULL:
@@ -1832,12 +1841,10 @@ cdef class Dispatcher:
                     Py_DECREF(task)  # the lane's; the local has its own
                     self.waiting_ -= 1
                     self.lanes[i].cancelled += 1
-                    owner = task.view
-                    task.view = None
-                    if owner is not None:
-                        parked = leave_view(owner)
+                    parked = leave_view(task, &owner)
                 nt_unlock(&self.mutex)
                 release_all(parked)
+                Py_XDECREF(owner)
                 if task is None:
                     break
                 taken.append(task)
@@ -1853,7 +1860,7 @@ cdef class Dispatcher:
     def take_one(self):
         """Take the first waiting task out of its lane, or return None: ``_work_queue.get``."""
         cdef TaskCore task = None
-        cdef Submitter view = None
+        cdef PyObject *view = NULL
         cdef Parker *parked = NULL
         cdef Parker *drainers = NULL
         cdef int i
@@ -1864,15 +1871,13 @@ cdef class Dispatcher:
                 unlink(self, task)
                 Py_DECREF(task)  # the lane's; the local has its own
                 self.waiting_ -= 1
-                view = task.view
-                task.view = None
-                if view is not None:
-                    parked = leave_view(view)
+                parked = leave_view(task, &view)
                 drainers = take_drainers(self)
                 break
         nt_unlock(&self.mutex)
         release_all(parked)
         release_all(drainers)
+        Py_XDECREF(view)
         return task
 
     def overdue(self, int level, double age):
@@ -1949,13 +1954,13 @@ cdef class Dispatcher:
                 task = <TaskCore>self.lanes[i].head
                 unlink(self, task)
                 Py_DECREF(task)  # the lane's; the local has its own
-                task.view = None
+                task.view = NULL
                 waiting.append(task)
         place = self.places
         while place is not NULL:
             if place.task is not NULL:
                 task = <TaskCore>place.task
-                task.view = None
+                task.view = NULL
                 running.append(task)
             place = place.after
         self.places = NULL
@@ -2078,7 +2083,7 @@ cdef int serve(Dispatcher self, Place *place) except -1:
     """The life of a pool thread: end one task and pick the next in one locked section."""
     cdef TaskCore ended = None
     cdef TaskCore task = None
-    cdef Submitter view = None
+    cdef PyObject *view = NULL
     cdef Parker *deferred = NULL  # those who wait for the task that ended
     cdef Parker *parked = NULL
     cdef Parker *drainers = NULL
@@ -2104,10 +2109,7 @@ cdef int serve(Dispatcher self, Place *place) except -1:
             place.task = NULL
             self.busy -= 1
             account(self, ended)
-            view = ended.view
-            ended.view = None
-            if view is not None:
-                parked = leave_view(view)
+            parked = leave_view(ended, &view)
         if woken:
             self.waking = woken = False
             self.wakeups += 1
@@ -2170,8 +2172,9 @@ cdef int serve(Dispatcher self, Place *place) except -1:
             continue
         if ended is not None:
             ended = None
-            view = None
             finished = 0
+            Py_XDECREF(view)
+            view = NULL
         if again:
             continue
         if report is not None:
@@ -3828,7 +3831,7 @@ cdef int enter_pool(SerialCore self) except -1:
             task = make(
                 lane.dispatcher, PyMethod_New(_turn, self), _NO_ARGS, None, lane.lane_, True
             )
-            enqueue(lane.dispatcher, task, True)
+            enqueue(lane.dispatcher, task, True, None)
             keep_task(self, task)
             return 0
         except (RuntimeError, MemoryError):  # runs may yet be let in while workers stop
