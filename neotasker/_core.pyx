@@ -139,6 +139,10 @@ cdef enum:
     LANES = 4
     CRITICAL = 0
 
+# In `TaskCore.warned`, above the levels of `overdue`: a launcher has a place for the task.
+cdef enum:
+    HANDED_OUT = 4
+
 cdef enum:
     WHEN_FULL_BLOCK = 0
     WHEN_FULL_RAISE = 1
@@ -348,7 +352,7 @@ cdef class FutureCore:
     # Of a task; here, where they fill a hole.
     cdef unsigned char lane_
     cdef unsigned char waiting  # in a lane; protected by the dispatcher's mutex
-    cdef unsigned char warned  # likewise
+    cdef unsigned char warned  # likewise; and HANDED_OUT
     cdef unsigned char over  # the call was let go, and the time noted
     cdef object value  # the outcome; until the end, a list of the callbacks if there are any
     cdef _Standard standard
@@ -525,12 +529,15 @@ cdef class FutureCore:
 
 
 cdef int log_never_retrieved(FutureCore self) except -1:
-    logger.error(
-        "exception of a future was never retrieved: %s at %#x",
-        type(self).__name__,
-        id(self),
-        exc_info=self.value,
-    )
+    try:
+        logger.error(
+            "exception of a future was never retrieved: %s at %#x",
+            type(self).__name__,
+            id(self),
+            exc_info=self.value,
+        )
+    except BaseException:  # the interpreter ends, and logging is gone already
+        pass
     return 0
 
 
@@ -691,7 +698,7 @@ cdef bint settle_standard(
     entered = enter(self, phase, failed, value, callbacks)
     nt_unlock(&self.mutex)
     if entered:
-        for waiter in standard.waiters:
+        for waiter in <list>standard.waiters:  # without an iterator: memory may lack
             firmly(self, standard, TELL, waiter, &interrupted)
         firmly(self, standard, NOTIFY, None, &interrupted)
     if held:
@@ -765,6 +772,8 @@ cdef class TaskCore(FutureCore):
     def __dealloc__(self):
         if not self.over:
             drop_context(self.late.context)
+        if self.view is not NULL:  # an executor of others has lost it
+            desert_view(self)
 
     @property
     def lane(self):
@@ -862,13 +871,17 @@ cdef inline void drop_context(PyObject *context) noexcept:
 
 
 cdef inline int drop(TaskCore self, long long now) except -1:
-    """Let go of the call that ended *now*. Only who began or cancelled the task does so."""
+    """Let go of the call that ended *now*, once: for who began or cancelled the task."""
     cdef object _fn = None  # which let go of them, unlocked
     cdef object _args = None
     cdef PyObject *context
     if FREE_THREADED:  # somebody may be about to look at them
         nt_lock(&self.mutex)
         _fn, _args = self.fn, self.args
+    if self.over:
+        if FREE_THREADED:
+            nt_unlock(&self.mutex)
+        return 0
     context = self.late.context
     self.late.finished = now
     nt_store(&self.over, True)
@@ -1114,7 +1127,11 @@ cdef TaskCore make(
     """Return a task in a copy of the caller's context, or with *bare* in an empty one."""
     cdef TaskCore task = <TaskCore>nt_new(self.task_type, _NO_ARGS)
     task.fn = fn
-    task.args = [args, kwargs] if kwargs else args
+    task.args = args
+    if kwargs:
+        task.args = [args, kwargs]
+        nt_hand_over(<PyObject *>kwargs)
+        nt_hand_over(<PyObject *>task.args)
     if not bare:
         task.late.context = nt_copy_context()
     nt_hand_over(<PyObject *>fn)
@@ -1463,6 +1480,29 @@ cdef inline Parker *leave_view(TaskCore task, PyObject **last) noexcept:
     return parked
 
 
+cdef int abandon_view(TaskCore task, list views) except -1:
+    """Leave the view in a forked child: who waits is the parent's; the last one is listed."""
+    cdef PyObject *last
+    leave_view(task, &last)
+    if last is not NULL:
+        views.append(<object>last)
+        Py_DECREF(<object>last)
+    return 0
+
+
+cdef int desert_view(TaskCore task) except -1:
+    """Leave the view of a task that goes without having given back its place."""
+    cdef PyObject *view = task.view
+    cdef Dispatcher dispatcher = (<Submitter>view).dispatcher
+    cdef Parker *parked
+    nt_lock(&dispatcher.mutex)
+    parked = leave_view(task, &view)
+    nt_unlock(&dispatcher.mutex)
+    release_all(parked)
+    Py_XDECREF(view)
+    return 0
+
+
 cdef inline Parker *take_room(Dispatcher self) noexcept:
     """Return the parker of the first who waits for room. The mutex is held."""
     cdef Parker *parker = self.space
@@ -1523,6 +1563,7 @@ cdef int pump(Dispatcher self) except -1:
         if task is None:
             self.pumping = False
         else:
+            task.warned |= HANDED_OUT
             room = take_room(self)
         nt_unlock(&self.mutex)
         release_all(room)
@@ -1531,31 +1572,37 @@ cdef int pump(Dispatcher self) except -1:
         try:
             launcher(task)
         except BaseException as exc:
-            if not isinstance(exc, RuntimeError) or not put_back(self, task, launcher):
+            if not isinstance(exc, RuntimeError) or not put_back(self, task, launcher, now):
                 launcher.fail(task, exc)
     if launcher is None:
         self.engage()
     return 0
 
 
-cdef bint put_back(Dispatcher self, TaskCore task, launcher) except -1:
+cdef bint put_back(Dispatcher self, TaskCore task, launcher, long long picked) except -1:
     """Let a task wait again that a launcher could not hand over.
 
     Returns:
-        False if that launcher is still ours: the task would meet the same once more.
+        False if that launcher is still ours: the task would meet the same once more; and
+        if the task has ended.
     """
     cdef LaneState *lane = &self.lanes[task.lane_]
-    cdef bint replaced
+    cdef bint replaced, ended
     nt_lock(&self.mutex)
     replaced = self.launcher is not launcher
     nt_unlock(&self.mutex)
     if not replaced:
         return False
     nt_lock(&task.mutex)
-    nt_store(&task.phase, PENDING)
+    ended = task.phase >= CANCELLED or task.over
+    if not ended:
+        nt_store(&task.phase, PENDING)
     nt_unlock(&task.mutex)
+    if ended:
+        return False
     nt_lock(&self.mutex)
-    lane.waited -= task.early.started - task.queued
+    task.warned &= ~HANDED_OUT
+    lane.waited -= max(picked - task.queued, 0)
     link_first(self, task)
     self.waiting_ += 1
     self.active_ -= 1
@@ -1801,14 +1848,16 @@ cdef class Dispatcher:
             Py_XDECREF(place.empty)
 
     def release(self, TaskCore task not None):
-        """Give back the place of a task that the launcher ran."""
-        cdef PyObject *view
-        cdef Parker *parked
-        cdef Parker *drainers
+        """Give back the place of a task that the launcher ran, once."""
+        cdef PyObject *view = NULL
+        cdef Parker *parked = NULL
+        cdef Parker *drainers = NULL
         nt_lock(&self.mutex)
-        account(self, task)
-        parked = leave_view(task, &view)
-        drainers = take_drainers(self)
+        if task.warned & HANDED_OUT:
+            task.warned &= ~HANDED_OUT
+            account(self, task)
+            parked = leave_view(task, &view)
+            drainers = take_drainers(self)
         nt_unlock(&self.mutex)
         release_all(parked)
         release_all(drainers)
@@ -1945,6 +1994,7 @@ cdef class Dispatcher:
         """
         cdef list waiting = []
         cdef list running = []
+        cdef list views = []  # let go of at the end: what runs then finds all in order
         cdef TaskCore task = None
         cdef Place *place
         cdef int i
@@ -1954,13 +2004,13 @@ cdef class Dispatcher:
                 task = <TaskCore>self.lanes[i].head
                 unlink(self, task)
                 Py_DECREF(task)  # the lane's; the local has its own
-                task.view = NULL
+                abandon_view(task, views)
                 waiting.append(task)
         place = self.places
         while place is not NULL:
             if place.task is not NULL:
                 task = <TaskCore>place.task
-                task.view = NULL
+                abandon_view(task, views)
                 running.append(task)
             place = place.after
         self.places = NULL

@@ -471,6 +471,7 @@ class TaskCore(FutureCore):
         "_waiting",  # in a lane; protected by the dispatcher's lock
     )
     _warned = 0
+    _handed_out = False  # a launcher has a place for it
 
     def __init__(self):
         FutureCore.__init__(self)
@@ -506,7 +507,7 @@ class TaskCore(FutureCore):
 
     def _get_call(self):
         """Return the target, its arguments and its context, for a foreign executor to run."""
-        return self._call
+        return self._call or (None, None, None, None)
 
     def _begin(self):
         """Move to running; return False if the task was cancelled."""
@@ -519,8 +520,9 @@ class TaskCore(FutureCore):
 
     def _end(self, failed, value):
         """End the running task and drop what it held."""
-        self._call = None
-        self._finished = monotonic()
+        if self._call is not None:
+            self._call = None
+            self._finished = monotonic()
         self._settle(_FINISHED, failed, value)
 
     def _run(self, now=None):
@@ -1279,13 +1281,15 @@ class Dispatcher:
             self._pumping = True
         while True:
             released = ()
+            now = monotonic()
             with self._lock:
                 launcher = self._launcher
-                task = None if launcher is None else self._pick(monotonic())
+                task = None if launcher is None else self._pick(now)
                 if task is None:
                     self._pumping = False
                 else:
                     self._foreign += 1
+                    task._handed_out = True
                     if self._space:
                         released = self._take_space(1)
             for parker in released:
@@ -1295,27 +1299,31 @@ class Dispatcher:
             try:
                 launcher(task)
             except BaseException as exc:
-                if not isinstance(exc, RuntimeError) or not self._put_back(task, launcher):
+                if not isinstance(exc, RuntimeError) or not self._put_back(task, launcher, now):
                     launcher.fail(task, exc)
         if launcher is None:
             self.engage()
 
-    def _put_back(self, task, launcher):
+    def _put_back(self, task, launcher, picked):
         """Let a task wait again that a launcher could not hand over.
 
         Returns:
-            False if that launcher is still ours: the task would meet the same once more.
+            False if that launcher is still ours: the task would meet the same once more; and
+            if the task has ended.
         """
         with self._lock:
             if self._launcher is launcher:
                 return False
         with _state_lock:
+            if task._phase >= _CANCELLED or task._call is None:
+                return False
             task._phase = _PENDING
         lane = task._lane
         with self._lock:
             task._waiting = True
+            task._handed_out = False
             self._lanes[lane].appendleft(task)
-            self._wait_seconds[lane] -= task._started - task._queued
+            self._wait_seconds[lane] -= max(picked - task._queued, 0.0)
             task._started = None  # it waits again
             self._active -= 1
             self._foreign -= 1
@@ -1324,8 +1332,11 @@ class Dispatcher:
         return True
 
     def release(self, task):
-        """Give back the place of a task that the launcher ran."""
+        """Give back the place of a task that the launcher ran, once."""
         with self._lock:
+            if not task._handed_out:
+                return
+            task._handed_out = False
             self._foreign -= 1
             parked = self._account(task)
         for parker in parked:
@@ -1435,7 +1446,10 @@ class Dispatcher:
             tasks.clear()
         for task in waiting + running:
             task._waiting = False
-            task._view = None
+            view, task._view = task._view, None
+            if view is not None:
+                view.outstanding -= 1
+                view._parked = None  # they are the parent's
         self._dead = [0, 0, 0, 0]
         self._active = self._threads = self._foreign = 0
         self._aside = self._resting = self._relieved = 0

@@ -90,20 +90,17 @@ class Task(TaskCore, Progress, Future[T]):
     @property
     def target(self) -> Callable[..., T] | None:
         """What the task calls; None when it has ended."""
-        call = self._get_call()
-        return None if call is None else call[0]
+        return self._get_call()[0]
 
     @property
     def args(self) -> tuple[Any, ...]:
         """The positional arguments of the call; empty when it has ended."""
-        call = self._get_call()
-        return () if call is None else call[1] or ()
+        return self._get_call()[1] or ()
 
     @property
     def kwargs(self) -> Mapping[str, Any]:
         """The keyword arguments of the call; empty when it has ended."""
-        call = self._get_call()
-        return {} if call is None else call[2] or {}
+        return self._get_call()[2] or {}
 
     @property
     def priority(self) -> Priority:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import multiprocessing
 import os
 import threading
 import time
+import weakref
 from concurrent import futures
 
 import pytest
@@ -268,6 +270,79 @@ def test_a_task_that_was_taken_back_keeps_its_place_and_may_be_cancelled(supervi
     assert order == ["first", "third"]
     assert tasks[0].time_queued <= tasks[0].time_started <= tasks[0].time_finished
     assert not tasks[0].cancel()
+
+
+def test_a_task_that_was_cancelled_does_not_come_back_with_a_replaced_executor(
+    nt, threads, flood, monkeypatch
+):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    class Raced(nt.launcher.Launcher):
+        def __call__(self, task):
+            if task in tasks[:1]:  # as another thread may do, between the pick and this
+                assert task.cancel()
+                monkeypatch.setattr(threading.Thread, "start", refuse)
+                with pytest.raises(RuntimeError):
+                    dispatcher.set_launcher(None)
+            super().__call__(task)
+
+    tasks: list[object] = []
+    with nt.TaskPool(1) as pool:
+        dispatcher = pool._crew.dispatcher
+        dispatcher.set_launcher(Raced(threads, dispatcher))
+        pool.submit(flood)
+        flood.wait_running(1)
+        tasks += [pool.submit(int), pool.submit(pow, 2, 3)]
+        flood.release()
+        wait_until(lambda: tasks[0].done())
+        wait_until(lambda: not dispatcher.active)
+        monkeypatch.undo()
+        dispatcher.engage()
+        assert tasks[1].result(10) == 8
+        assert tasks[0].cancelled()
+        wait_until(lambda: (dispatcher.active, dispatcher.waiting) == (0, 0))
+        assert pool.outstanding == 0
+
+
+def test_a_task_that_ends_twice_does_so_once(nt):
+    class Interrupted(futures.Future):
+        def add_done_callback(self, fn):
+            super().add_done_callback(fn)
+            raise KeyboardInterrupt
+
+    class Late(futures.Executor):
+        def submit(self, fn, /, *args, **kwargs):
+            inner = Interrupted()
+            calls.append(lambda: inner.set_result(fn(*args, **kwargs)))
+            return inner
+
+    calls: list[object] = []
+    who = contextvars.ContextVar("who", default="nobody")
+    token = who.set("the task holds a context")
+    with nt.TaskPool(1) as pool:
+        pool.use_executor(Late())
+        task = pool.submit(pow, 2, exp=3)
+        who.reset(token)
+        assert isinstance(task.exception(0), KeyboardInterrupt)
+        finished = task.time_finished
+        calls[0]()
+        assert (task.time_finished, task.target, task.args) == (finished, None, ())
+        assert (pool.active, pool.outstanding) == (0, 0)
+        pool.use_executor(None)
+
+
+def test_a_view_goes_whose_task_an_executor_has_lost(nt):
+    class Forgetful(futures.Executor):
+        def submit(self, fn, /, *args, **kwargs):
+            return futures.Future()
+
+    pool = nt.TaskPool(1)
+    pool.use_executor(Forgetful())
+    pool.submit(int)
+    gone = weakref.ref(pool)
+    del pool
+    wait_until(lambda: (gc.collect(), gone())[1] is None)
 
 
 def test_an_executor_that_refuses_fails_the_task_with_its_own_words(supervisor):

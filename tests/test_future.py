@@ -329,6 +329,27 @@ def test_repr_names_state_and_outcome(future_type):
     assert isinstance(failed.exception(), KeyError)
 
 
+@pytest.mark.parametrize("keywords", [{}, {"x": 1}], ids=["positional", "keywords"])
+def test_arguments_are_dropped_though_who_submitted_them_sleeps(nt, pool, keywords):
+    class Thing:
+        pass
+
+    def submit():
+        made.append(pool.submit(lambda *args, **kwargs: None, box.pop(), **keywords))
+        wake.wait()
+
+    box, made, wake = [Thing()], [], threading.Event()
+    gone = weakref.ref(box[0])
+    submitter = threading.Thread(target=submit)
+    submitter.start()
+    wait_until(lambda: made)
+    made[0].result(10)
+    if counts_references() or nt.COMPILED:  # the pure core cannot, without the GIL
+        assert gone() is None
+    wake.set()
+    submitter.join()
+
+
 def test_target_arguments_and_context_are_dropped_when_the_task_has_run(pool):
     class Thing:
         def method(self, other):

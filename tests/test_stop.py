@@ -738,6 +738,47 @@ def test_a_forked_child_finds_a_stopped_supervisor_and_may_start_it(nt):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_views_of_a_forked_child_are_empty_and_go(nt):
+    ran = run_python(
+        """
+        import gc, os, threading, warnings, weakref
+        warnings.simplefilter("ignore")
+        import neotasker
+
+        pool = neotasker.TaskPool(1)
+        lane = pool.lane(neotasker.TASK_HIGH)
+        gate = threading.Event()
+        tasks = [door.submit(gate.wait) for door in (pool, lane) for _ in range(3)]
+        while pool.active < 1:
+            pass
+        pid = os.fork()
+        if not pid:
+            try:
+                assert (pool.outstanding, lane.outstanding) == (0, 0)
+                assert all(task.cancelled() or task.exception() for task in tasks)
+                assert lane.submit(pow, 2, 3).result(10) == 8
+                lane.shutdown(wait=True)
+                assert pool.submit(pow, 2, 3).result(10) == 8
+                gone = weakref.ref(pool)
+                del pool, lane, tasks
+                while gone() is not None:
+                    gc.collect()
+                os._exit(0)
+            except BaseException:
+                import traceback
+                traceback.print_exc()
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        gate.set()
+        assert [task.result(10) for task in tasks] == [True] * 6
+        pool.shutdown()
+        assert (pool.outstanding, lane.outstanding) == (0, 0)
+        """
+    )
+    assert (ran.rc, ran.err) == (0, "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_a_target_that_forks_is_there_in_the_child_until_it_returns(nt):
     ran = run_python(
         """
