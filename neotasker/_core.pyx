@@ -498,11 +498,13 @@ cdef class FutureCore:
         Who waits for it is the parent's, and so are the callbacks.
         """
         cdef bint began = self.phase == RUNNING
+        cdef object _callbacks  # let go of when all is done: that may run somebody's code
         memset(&self.mutex, 0, sizeof(nt_mutex))
         self.parked = NULL
         self.standard = None
         if self.phase >= CANCELLED:
             return
+        _callbacks = self.value
         self.seen = True
         self.failed = error is not None
         self.value = error
@@ -772,8 +774,6 @@ cdef class TaskCore(FutureCore):
     def __dealloc__(self):
         if not self.over:
             drop_context(self.late.context)
-        if self.view is not NULL:  # an executor of others has lost it
-            desert_view(self)
 
     @property
     def lane(self):
@@ -1490,19 +1490,6 @@ cdef int abandon_view(TaskCore task, list views) except -1:
     return 0
 
 
-cdef int desert_view(TaskCore task) except -1:
-    """Leave the view of a task that goes without having given back its place."""
-    cdef PyObject *view = task.view
-    cdef Dispatcher dispatcher = (<Submitter>view).dispatcher
-    cdef Parker *parked
-    nt_lock(&dispatcher.mutex)
-    parked = leave_view(task, &view)
-    nt_unlock(&dispatcher.mutex)
-    release_all(parked)
-    Py_XDECREF(view)
-    return 0
-
-
 cdef inline Parker *take_room(Dispatcher self) noexcept:
     """Return the parker of the first who waits for room. The mutex is held."""
     cdef Parker *parker = self.space
@@ -1570,10 +1557,17 @@ cdef int pump(Dispatcher self) except -1:
         if task is None:
             break
         try:
+            self.handed_out.add(task)
             launcher(task)
         except BaseException as exc:
-            if not isinstance(exc, RuntimeError) or not put_back(self, task, launcher, now):
-                launcher.fail(task, exc)
+            try:
+                if not isinstance(exc, RuntimeError) or not put_back(self, task, launcher, now):
+                    launcher.fail(task, exc)
+            except BaseException:
+                nt_lock(&self.mutex)
+                self.pumping = False
+                nt_unlock(&self.mutex)
+                raise
     if launcher is None:
         self.engage()
     return 0
@@ -1601,12 +1595,16 @@ cdef bint put_back(Dispatcher self, TaskCore task, launcher, long long picked) e
     if ended:
         return False
     nt_lock(&self.mutex)
+    if not task.warned & HANDED_OUT:  # it has just ended, and its place is given back
+        nt_unlock(&self.mutex)
+        return True
     task.warned &= ~HANDED_OUT
     lane.waited -= max(picked - task.queued, 0)
     link_first(self, task)
     self.waiting_ += 1
     self.active_ -= 1
     nt_unlock(&self.mutex)
+    self.handed_out.discard(task)
     if nt_load(&task.phase) == CANCELLED:  # between the two
         forget(self, task)
     return True
@@ -1647,6 +1645,7 @@ cdef class Dispatcher:
     cdef Parker *drainers
     cdef object refusal
     cdef object launcher
+    cdef set handed_out  # to launchers: for a forked child, which ends them
     cdef object task_type
     cdef object start_thread
     cdef object on_drained
@@ -1655,6 +1654,7 @@ cdef class Dispatcher:
     def __init__(self, task_type, start_thread):
         self.task_type = task_type
         self.start_thread = start_thread
+        self.handed_out = set()
         self.max_threads = 1
         self.idle_timeout = -1
         for i in range(LANES):
@@ -1852,13 +1852,18 @@ cdef class Dispatcher:
         cdef PyObject *view = NULL
         cdef Parker *parked = NULL
         cdef Parker *drainers = NULL
+        cdef bint found
         nt_lock(&self.mutex)
-        if task.warned & HANDED_OUT:
+        found = task.warned & HANDED_OUT
+        if found:
             task.warned &= ~HANDED_OUT
             account(self, task)
             parked = leave_view(task, &view)
             drainers = take_drainers(self)
         nt_unlock(&self.mutex)
+        if not found:
+            return
+        self.handed_out.discard(task)
         release_all(parked)
         release_all(drainers)
         Py_XDECREF(view)
@@ -2009,10 +2014,13 @@ cdef class Dispatcher:
         place = self.places
         while place is not NULL:
             if place.task is not NULL:
-                task = <TaskCore>place.task
-                abandon_view(task, views)
-                running.append(task)
+                running.append(<TaskCore>place.task)
             place = place.after
+        running += self.handed_out
+        self.handed_out = set()
+        for task in running:
+            task.warned &= ~HANDED_OUT
+            abandon_view(task, views)
         self.places = NULL
         self.idle_top = NULL
         self.space = self.drainers = NULL

@@ -471,7 +471,6 @@ class TaskCore(FutureCore):
         "_waiting",  # in a lane; protected by the dispatcher's lock
     )
     _warned = 0
-    _handed_out = False  # a launcher has a place for it
 
     def __init__(self):
         FutureCore.__init__(self)
@@ -704,7 +703,7 @@ class Dispatcher:
         self._relieved = 0  # threads in `on_drained` whose part others take
         self._resting = 0  # threads whose task waits for any future of ours
         self._threads = 0  # threads that were started or are about to be
-        self._foreign = 0  # of the active, those that a foreign executor runs
+        self._foreign = set()  # of the active, those that a foreign executor runs
         self._places = {}  # of the threads, by identity of the place
         self._idle = []  # places of idle threads; the last one in is woken first
         self._waking = False  # a woken thread has not looked at the lanes yet
@@ -965,7 +964,7 @@ class Dispatcher:
         """
         # Threads that wait for tasks of this pool do not count: others take their part.
         threads = self._threads - self._aside - self._relieved
-        free = threads - self._active + self._foreign
+        free = threads - self._active + len(self._foreign)
         idle = self._idle
         critical = self._count(_CRITICAL)
         if (
@@ -1288,8 +1287,7 @@ class Dispatcher:
                 if task is None:
                     self._pumping = False
                 else:
-                    self._foreign += 1
-                    task._handed_out = True
+                    self._foreign.add(task)
                     if self._space:
                         released = self._take_space(1)
             for parker in released:
@@ -1299,8 +1297,15 @@ class Dispatcher:
             try:
                 launcher(task)
             except BaseException as exc:
-                if not isinstance(exc, RuntimeError) or not self._put_back(task, launcher, now):
-                    launcher.fail(task, exc)
+                try:
+                    if not isinstance(exc, RuntimeError) or not self._put_back(
+                        task, launcher, now
+                    ):
+                        launcher.fail(task, exc)
+                except BaseException:
+                    with self._lock:
+                        self._pumping = False
+                    raise
         if launcher is None:
             self.engage()
 
@@ -1320,13 +1325,14 @@ class Dispatcher:
             task._phase = _PENDING
         lane = task._lane
         with self._lock:
+            if task not in self._foreign:  # it has just ended, and its place is given back
+                return True
+            self._foreign.remove(task)
             task._waiting = True
-            task._handed_out = False
             self._lanes[lane].appendleft(task)
             self._wait_seconds[lane] -= max(picked - task._queued, 0.0)
             task._started = None  # it waits again
             self._active -= 1
-            self._foreign -= 1
         if task._phase == _CANCELLED:  # between the two
             self._forget(task)
         return True
@@ -1334,10 +1340,9 @@ class Dispatcher:
     def release(self, task):
         """Give back the place of a task that the launcher ran, once."""
         with self._lock:
-            if not task._handed_out:
+            if task not in self._foreign:
                 return
-            task._handed_out = False
-            self._foreign -= 1
+            self._foreign.remove(task)
             parked = self._account(task)
         for parker in parked:
             parker.release()
@@ -1442,16 +1447,18 @@ class Dispatcher:
         self._make_lock()
         waiting = [task for tasks in self._lanes for task in tasks if task._waiting]
         running = [p.task for p in self._places.values() if p.task is not None]
+        running += self._foreign
         for tasks in self._lanes:
             tasks.clear()
         for task in waiting + running:
             task._waiting = False
             view, task._view = task._view, None
-            if view is not None:
-                view.outstanding -= 1
-                view._parked = None  # they are the parent's
+            if view is not None:  # all of its tasks are among these
+                view.outstanding = 0
+                view._parked = None
         self._dead = [0, 0, 0, 0]
-        self._active = self._threads = self._foreign = 0
+        self._foreign = set()
+        self._active = self._threads = 0
         self._aside = self._resting = self._relieved = 0
         _thread.dispatcher = None
         self._places = {}

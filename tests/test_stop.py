@@ -738,14 +738,18 @@ def test_a_forked_child_finds_a_stopped_supervisor_and_may_start_it(nt):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-def test_views_of_a_forked_child_are_empty_and_go(nt):
+@pytest.mark.parametrize("runs_in", ["own threads", "an executor of others"])
+def test_views_of_a_forked_child_are_empty_and_go(nt, runs_in):
     ran = run_python(
         """
-        import gc, os, threading, warnings, weakref
+        import gc, os, sys, threading, warnings, weakref
+        from concurrent.futures import ThreadPoolExecutor
         warnings.simplefilter("ignore")
         import neotasker
 
         pool = neotasker.TaskPool(1)
+        if sys.argv[1] == "an executor of others":
+            pool.use_executor(ThreadPoolExecutor(2))
         lane = pool.lane(neotasker.TASK_HIGH)
         gate = threading.Event()
         tasks = [door.submit(gate.wait) for door in (pool, lane) for _ in range(3)]
@@ -755,7 +759,8 @@ def test_views_of_a_forked_child_are_empty_and_go(nt):
         if not pid:
             try:
                 assert (pool.outstanding, lane.outstanding) == (0, 0)
-                assert all(task.cancelled() or task.exception() for task in tasks)
+                assert all(task.cancelled() or task.exception(0) for task in tasks)
+                pool.use_executor(None)
                 assert lane.submit(pow, 2, 3).result(10) == 8
                 lane.shutdown(wait=True)
                 assert pool.submit(pow, 2, 3).result(10) == 8
@@ -773,7 +778,8 @@ def test_views_of_a_forked_child_are_empty_and_go(nt):
         assert [task.result(10) for task in tasks] == [True] * 6
         pool.shutdown()
         assert (pool.outstanding, lane.outstanding) == (0, 0)
-        """
+        """,
+        runs_in,
     )
     assert (ran.rc, ran.err) == (0, "")
 
