@@ -1530,6 +1530,7 @@ cdef int pump(Dispatcher self) except -1:
     """Hand what may start to the launcher; one thread at a time does so."""
     cdef TaskCore task = None
     cdef object launcher = None
+    cdef object error = None
     cdef Parker *room
     cdef long long now
     nt_lock(&self.mutex)
@@ -1563,13 +1564,13 @@ cdef int pump(Dispatcher self) except -1:
             try:
                 if not isinstance(exc, RuntimeError) or not put_back(self, task, launcher, now):
                     launcher.fail(task, exc)
-            except BaseException:
-                nt_lock(&self.mutex)
-                self.pumping = False
-                nt_unlock(&self.mutex)
-                raise
+            except BaseException as failure:  # but others rely on who pumps
+                if error is None:
+                    error = failure
     if launcher is None:
         self.engage()
+    if error is not None:
+        raise error
     return 0
 
 

@@ -1274,6 +1274,7 @@ class Dispatcher:
 
     def _pump(self):
         """Hand what may start to the launcher; one thread at a time does so."""
+        error = None
         with self._lock:
             if self._pumping:
                 return  # the one that pumps looks again after we changed the lanes
@@ -1302,12 +1303,12 @@ class Dispatcher:
                         task, launcher, now
                     ):
                         launcher.fail(task, exc)
-                except BaseException:
-                    with self._lock:
-                        self._pumping = False
-                    raise
+                except BaseException as failure:  # but others rely on who pumps
+                    error = error or failure
         if launcher is None:
             self.engage()
+        if error is not None:
+            raise error
 
     def _put_back(self, task, launcher, picked):
         """Let a task wait again that a launcher could not hand over.
@@ -1327,12 +1328,12 @@ class Dispatcher:
         with self._lock:
             if task not in self._foreign:  # it has just ended, and its place is given back
                 return True
-            self._foreign.remove(task)
             task._waiting = True
             self._lanes[lane].appendleft(task)
             self._wait_seconds[lane] -= max(picked - task._queued, 0.0)
             task._started = None  # it waits again
             self._active -= 1
+            self._foreign.remove(task)  # last: a fork may come between any two of these
         if task._phase == _CANCELLED:  # between the two
             self._forget(task)
         return True
@@ -1342,8 +1343,8 @@ class Dispatcher:
         with self._lock:
             if task not in self._foreign:
                 return
-            self._foreign.remove(task)
             parked = self._account(task)
+            self._foreign.remove(task)  # last: a fork may come between
         for parker in parked:
             parker.release()
         self.engage()

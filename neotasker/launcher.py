@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import weakref
 from collections import deque
 from concurrent.futures import (
     BrokenExecutor,
@@ -22,6 +24,17 @@ from .task import Task
 __all__ = ["Launcher", "OwnRun", "has_strayed", "keeps_threads"]
 
 logger = logging.getLogger("neotasker")
+
+_launchers: weakref.WeakSet[Launcher] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for launcher in list(_launchers):
+        launcher.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def keeps_threads(executor: Executor | None) -> bool:
@@ -74,6 +87,7 @@ class Launcher:
         self._lock = threading.Lock()
         self._fallen: deque[tuple[Task[Any], BaseException]] = deque()
         self._is_mending = False
+        _launchers.add(self)
 
     def __call__(self, task: Task[Any]) -> None:
         if not task._begin():
@@ -84,6 +98,12 @@ class Launcher:
         call = (context.run, fn, *args) if self._carries_context else (fn, *args)
         inner = self.executor.submit(*call, **(kwargs or {}))
         inner.add_done_callback(partial(self._finished, task))
+
+    def abandon(self) -> None:
+        """Forget what is the parent's: in a forked child, where nobody mends."""
+        self._lock = threading.Lock()
+        self._fallen.clear()
+        self._is_mending = False
 
     def fail(self, task: Task[Any], error: BaseException) -> None:
         """End a task that has failed, or could not be handed over."""

@@ -10,7 +10,7 @@ import time
 from concurrent import futures
 
 import pytest
-from helpers import Blocker, wait_until
+from helpers import Blocker, run_python, wait_until
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -303,6 +303,84 @@ def test_a_task_that_was_cancelled_does_not_come_back_with_a_replaced_executor(
         assert pool.outstanding == 0
         pool.use_executor(threads)
         assert pool.submit(pow, 2, 4).result(10) == 16
+
+
+def test_tasks_go_on_to_the_executor_though_one_cannot_be_given_back(nt, threads):
+    class Failing(nt.launcher.Launcher):
+        def __call__(self, task):
+            if task is not first[0]:
+                return super().__call__(task)
+            entered.set()
+            go_on.wait(10)
+            raise ValueError("not handed over")
+
+        def fail(self, task, error):
+            super().fail(task, error)
+            raise KeyboardInterrupt
+
+    entered, go_on = threading.Event(), threading.Event()
+    caught: list[BaseException] = []
+
+    def submit():
+        try:
+            dispatcher.enqueue(first[0], pool)
+        except KeyboardInterrupt as error:
+            caught.append(error)
+
+    with nt.TaskPool(2) as pool:
+        dispatcher = pool._crew.dispatcher
+        first = [dispatcher.make(int, (), {}, 2)]
+        dispatcher.set_launcher(Failing(threads, dispatcher))
+        submitter = threading.Thread(target=submit)
+        submitter.start()
+        assert entered.wait(10)
+        second = pool.submit(pow, 2, 3)  # while the other thread hands over
+        go_on.set()
+        submitter.join(10)
+        assert second.result(10) == 8
+        assert isinstance(first[0].exception(10), ValueError) and len(caught) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_an_executor_that_breaks_in_a_forked_child_is_mended_there(nt):
+    ran = run_python(
+        """
+        import os, threading, time, warnings
+        from concurrent.futures import BrokenExecutor, Executor, Future
+        warnings.simplefilter("ignore")
+        import neotasker
+
+        class Broken(Executor):
+            def submit(self, fn, /, *args, **kwargs):
+                inner = Future()
+                inner.set_exception(BrokenExecutor("on purpose"))
+                return inner
+
+        pool = neotasker.TaskPool(1)
+        pool.use_executor(Broken())
+        launcher = neotasker.launcher
+        meet, go_on = threading.Event(), threading.Event()
+        mend = launcher.Launcher._mend
+        def slowly(self):
+            meet.set()
+            go_on.wait()
+            mend(self)
+        launcher.Launcher._mend = slowly
+        task = pool.submit(int)
+        meet.wait()
+        time.sleep(0.1)  # the other thread sleeps
+        pid = os.fork()
+        if not pid:
+            go_on.set()
+            assert isinstance(task.exception(0), BrokenExecutor)
+            error = pool.submit(int).exception(10)
+            os._exit(0 if str(error) == "on purpose" else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        go_on.set()
+        assert str(task.exception(10)) == "on purpose"
+        """
+    )
+    assert (ran.rc, ran.err) == (0, "")
 
 
 def test_a_task_that_ends_twice_does_so_once(nt):

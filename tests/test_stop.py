@@ -742,7 +742,7 @@ def test_a_forked_child_finds_a_stopped_supervisor_and_may_start_it(nt):
 def test_views_of_a_forked_child_are_empty_and_go(nt, runs_in):
     ran = run_python(
         """
-        import gc, os, sys, threading, warnings, weakref
+        import gc, os, sys, threading, time, warnings, weakref
         from concurrent.futures import ThreadPoolExecutor
         warnings.simplefilter("ignore")
         import neotasker
@@ -755,6 +755,7 @@ def test_views_of_a_forked_child_are_empty_and_go(nt, runs_in):
         tasks = [door.submit(gate.wait) for door in (pool, lane) for _ in range(3)]
         while pool.active < 1:
             pass
+        time.sleep(0.1)  # all sleep
         pid = os.fork()
         if not pid:
             try:
