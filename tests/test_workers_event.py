@@ -138,7 +138,7 @@ def test_a_storm_of_triggers_is_a_few_runs_and_the_last_is_answered(make, slow):
         last = time.perf_counter()
         worker.trigger_threadsafe()
         triggers += 1
-    wait_until(lambda: slow.begun[-1] >= last)
+    wait_until(lambda: slow.begun and slow.begun[-1] >= last)
     time.sleep(0.05)
     assert triggers > 1_000
     assert len(slow.begun) <= 20
@@ -167,7 +167,7 @@ def test_the_last_of_many_triggers_is_followed_by_a_run(make, slow):
     for _ in range(10):
         with switch_interval():
             last = storm(worker, slow, threads=4, triggers=500)
-            wait_until(lambda last=last: slow.begun[-1] > last)
+            wait_until(lambda last=last: slow.begun and slow.begun[-1] > last)
     worker.stop()
     assert worker.runs == len(slow.begun)
 
@@ -176,7 +176,7 @@ def test_the_last_of_many_triggers_is_followed_by_a_run(make, slow):
 def test_the_last_of_a_hundred_thousand_triggers_is_followed_by_a_run(make, slow):
     worker = make()
     last = storm(worker, slow, threads=4, triggers=25_000)
-    wait_until(lambda: slow.begun[-1] > last)
+    wait_until(lambda: slow.begun and slow.begun[-1] > last)
 
 
 @settings(max_examples=30)
