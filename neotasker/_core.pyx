@@ -1,5 +1,6 @@
 # cython: language_level=3, freethreading_compatible=True, binding=True, embedsignature=False
 # cython: boundscheck=False, wraparound=False, initializedcheck=False
+# cython: unraisable_tracebacks=False
 """The compiled core. What it does is defined, and said at length, in ``_core_py.py``.
 
 This file says how: which structures are C, what protects them, and why that holds
@@ -510,7 +511,7 @@ cdef class FutureCore:
         self.value = error
         track(self)
         nt_store(&self.phase, CANCELLED if error is None else FINISHED)
-        if not began and isinstance(self, TaskCore):  # or this thread may be in the call
+        if not began and isinstance(self, TaskCore):
             drop(<TaskCore>self, nt_now())
 
     def __setattr__(self, name, value):
@@ -531,15 +532,12 @@ cdef class FutureCore:
 
 
 cdef int log_never_retrieved(FutureCore self) except -1:
-    try:
-        logger.error(
-            "exception of a future was never retrieved: %s at %#x",
-            type(self).__name__,
-            id(self),
-            exc_info=self.value,
-        )
-    except BaseException:  # the interpreter ends, and logging is gone already
-        pass
+    logger.error(
+        "exception of a future was never retrieved: %s at %#x",
+        type(self).__name__,
+        id(self),
+        exc_info=self.value,
+    )
     return 0
 
 
@@ -1570,7 +1568,10 @@ cdef int pump(Dispatcher self) except -1:
     if launcher is None:
         self.engage()
     if error is not None:
-        raise error
+        try:
+            raise error
+        finally:
+            error = None  # its traceback may hold what holds it
     return 0
 
 
@@ -1646,7 +1647,8 @@ cdef class Dispatcher:
     cdef Parker *drainers
     cdef object refusal
     cdef object launcher
-    cdef set handed_out  # to launchers: for a forked child, which ends them
+    cdef set handed_out  # to launchers, for a forked child to end them; a place is given
+    # back by the bit, as there may be no memory to note a task here
     cdef object task_type
     cdef object start_thread
     cdef object on_drained
@@ -2002,6 +2004,7 @@ cdef class Dispatcher:
         cdef list running = []
         cdef list views = []  # let go of at the end: what runs then finds all in order
         cdef TaskCore task = None
+        cdef TaskCore own = None  # the one that this thread is in
         cdef Place *place
         cdef int i
         memset(&self.mutex, 0, sizeof(nt_mutex))
@@ -2016,6 +2019,8 @@ cdef class Dispatcher:
         while place is not NULL:
             if place.task is not NULL:
                 running.append(<TaskCore>place.task)
+                if place.ident == PyThread_get_thread_ident():
+                    own = <TaskCore>place.task
             place = place.after
         running += self.handed_out
         self.handed_out = set()
@@ -2032,6 +2037,10 @@ cdef class Dispatcher:
             memset(&place.guard, 0, sizeof(nt_mutex))
         nt_set_place(NULL)
         self.waking = self.lingering = self.pumping = False
+        for task in running:
+            if task is not own:
+                memset(&task.mutex, 0, sizeof(nt_mutex))
+                drop(task, nt_now())
         return waiting, running
 
     def running(self):

@@ -430,10 +430,9 @@ class FutureCore:
         self._failed = error is not None
         self._value = error
         self._phase = _CANCELLED if error is None else _FINISHED
-        if isinstance(self, TaskCore):
+        if not began and isinstance(self, TaskCore):
             self._call = None
-            if not began:
-                self._finished = monotonic()
+            self._finished = monotonic()
 
     def __repr__(self):
         phase, value = self._phase, self._value
@@ -1304,11 +1303,15 @@ class Dispatcher:
                     ):
                         launcher.fail(task, exc)
                 except BaseException as failure:  # but others rely on who pumps
-                    error = error or failure
+                    if error is None:
+                        error = failure
         if launcher is None:
             self.engage()
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                error = None  # its traceback holds this frame
 
     def _put_back(self, task, launcher, picked):
         """Let a task wait again that a launcher could not hand over.
@@ -1447,8 +1450,10 @@ class Dispatcher:
         """
         self._make_lock()
         waiting = [task for tasks in self._lanes for task in tasks if task._waiting]
-        running = [p.task for p in self._places.values() if p.task is not None]
-        running += self._foreign
+        mine = threading.get_ident()
+        busy = [p for p in self._places.values() if p.task is not None]
+        own = [p.task for p in busy if p.ident == mine]  # that this thread is in
+        running = [p.task for p in busy] + list(self._foreign)
         for tasks in self._lanes:
             tasks.clear()
         for task in waiting + running:
@@ -1467,6 +1472,10 @@ class Dispatcher:
         self._waking = self._pumping = False
         self._space.clear()
         self._drainers = []
+        for task in running:
+            if task not in own and task._call is not None:
+                task._call = None
+                task._finished = monotonic()
         return waiting, running
 
     # Figures.

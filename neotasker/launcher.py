@@ -29,6 +29,7 @@ _launchers: weakref.WeakSet[Launcher] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
+    """Free the child of what only the parent's threads would see to."""
     for launcher in list(_launchers):
         launcher.abandon()
 

@@ -12,7 +12,7 @@ import weakref
 from concurrent import futures
 
 import pytest
-from helpers import switch_interval, wait_until
+from helpers import run_python, switch_interval, wait_until
 
 
 def counts_references():
@@ -148,6 +148,27 @@ def test_an_exception_nobody_retrieves_is_logged(pool, caplog):
     pool.submit(int).result()
     wait_until(logged)
     assert "ValueError: nobody looks" in caplog.text
+
+
+def test_the_end_of_the_interpreter_is_quiet_though_logging_has_gone(nt):
+    ran = run_python(
+        """
+        from concurrent.futures import Executor, Future
+        from neotasker import TaskPool
+
+        class AtOnce(Executor):
+            def submit(self, fn, /, *args, **kwargs):
+                inner = Future()
+                inner.set_result(fn(*args, **kwargs))
+                return inner
+
+        pool = TaskPool(1)
+        pool.use_executor(AtOnce())
+        task = pool.submit(int, "x")  # it goes with the last of the modules
+        print(task.done())
+        """
+    )
+    assert (ran.rc, ran.out, ran.err) == (0, "True\n", "")
 
 
 def test_an_exception_that_holds_its_own_future_is_logged_whole(pool, caplog):
