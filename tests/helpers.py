@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from textwrap import dedent
+from textwrap import dedent, indent
 from typing import Any, NamedTuple, Self
 
 import pytest
@@ -182,3 +182,49 @@ def run_python(
         timeout=timeout + 10,
     )
     return Ran(done.returncode, done.stdout, done.stderr)
+
+
+# Who forks waits until the other threads of the process sleep, where the system tells:
+# without the GIL a lock that is on its way between two of them stays taken in the child.
+_FORKING = """
+import os, sys, threading, traceback, warnings
+from pathlib import Path
+warnings.simplefilter("ignore")
+
+def others_sleep():
+    for folder in Path("/proc/self/task").glob("*"):
+        if int(folder.name) != threading.get_native_id():
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            if state != "S":
+                return False
+    return True
+
+{before}
+while not others_sleep():
+    pass
+pid = os.fork()
+if not pid:
+    try:
+{child}
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+{after}
+"""
+
+
+def run_forked(before: str, child: str, after: str, *args: str) -> Ran:
+    """Run a program that forks, as `run_python` does.
+
+    Parameters:
+        before: what it does first; ``os``, ``sys`` and ``threading`` are imported.
+        child: what the child does, and nothing after it; an exception makes the program fail.
+        after: what the parent does when the child has ended.
+        args: ``sys.argv[1:]`` of the program.
+    """
+    program = _FORKING.format(
+        before=dedent(before), child=indent(dedent(child), " " * 8), after=dedent(after)
+    )
+    return run_python(program, *args)

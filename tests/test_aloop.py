@@ -14,7 +14,7 @@ import weakref
 from concurrent import futures
 
 import pytest
-from helpers import run_python, switch_interval, wait_until
+from helpers import run_forked, switch_interval, wait_until
 
 
 def factories():
@@ -639,34 +639,28 @@ def test_what_waits_for_a_foreign_loop_ends_when_that_is_closed(nt):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_a_forked_child_finds_its_aloops_inactive(nt):
-    ran = run_python(
+    ran = run_forked(
         """
-        import asyncio, os, sys, warnings
-        warnings.simplefilter("ignore")
+        import asyncio
         from neotasker import ALoop
         aloop = ALoop("one", "test")
         aloop.start()
         async def work(value):
             return value
         pending = aloop.spawn_coroutine_threadsafe(asyncio.sleep(3))
-        pid = os.fork()
-        if not pid:
-            try:
-                assert not aloop.active
-                assert pending.cancelled()
-                aloop.stop()
-                aloop.start()
-                assert aloop.run_coroutine_threadsafe(work(1)) == 1
-                aloop.stop()
-                os._exit(0)
-            except BaseException:
-                import traceback
-                traceback.print_exc()
-                os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        """,
+        """
+        assert not aloop.active
+        assert pending.cancelled()
+        aloop.stop()
+        aloop.start()
+        assert aloop.run_coroutine_threadsafe(work(1)) == 1
+        aloop.stop()
+        """,
+        """
         assert aloop.run_coroutine_threadsafe(work(2)) == 2
         aloop.stop(cancel_tasks=True)
-        """
+        """,
     )
     assert (ran.rc, ran.err) == (0, "")
 

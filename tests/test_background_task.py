@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from helpers import Blocker, run_python, wait_until, wait_until_logged
+from helpers import Blocker, run_forked, run_python, wait_until, wait_until_logged
 
 
 @pytest.fixture
@@ -452,23 +452,21 @@ def test_a_program_without_a_main_guard_may_make_processes_by_fork(nt):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_child_has_processes_of_its_own(nt):
-    ran = run_python(
+    ran = run_forked(
         """
-        import os, warnings
         from neotasker import TT_MP, task_supervisor as s
-        warnings.simplefilter("ignore", DeprecationWarning)
         s.set_mp_pool(pool_size=1)
         s.start()
         assert s.put_task(pow, (2, 3), tt=TT_MP).result(30) == 8
-        child = os.fork()
-        if not child:
-            s.start()
-            assert s.put_task(pow, (2, 4), tt=TT_MP).result(30) == 16
-            assert s.stop().clean
-            os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
+        """,
+        """
+        s.start()
+        assert s.put_task(pow, (2, 4), tt=TT_MP).result(30) == 16
+        assert s.stop().clean
+        """,
+        """
         assert s.put_task(pow, (2, 5), tt=TT_MP).result(30) == 32
         print(s.stop().clean)
-        """
+        """,
     )
     assert (ran.rc, ran.out.strip()) == (0, "True"), ran.err

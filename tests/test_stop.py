@@ -13,7 +13,7 @@ import time
 from concurrent import futures
 
 import pytest
-from helpers import Blocker, run_python, switch_interval, wait_until
+from helpers import Blocker, run_forked, run_python, switch_interval, wait_until
 
 
 @pytest.fixture
@@ -684,11 +684,9 @@ def test_workers_run_again_after_a_restart(supervisor, nt):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_a_forked_child_finds_a_stopped_supervisor_and_may_start_it(nt):
-    """A child that inherits a pool without threads must not hang."""
-    ran = run_python(
+    ran = run_forked(
         """
-        import asyncio, os, threading, warnings
-        warnings.simplefilter("ignore")
+        import asyncio
         import neotasker
         from neotasker import task_supervisor as s
 
@@ -698,39 +696,34 @@ def test_a_forked_child_finds_a_stopped_supervisor_and_may_start_it(nt):
         running = s.spawn(gate.wait)
         delayed = s.put_task(int, delay=60)
         lane = s.lane(neotasker.TASK_HIGH)
-        pid = os.fork()
-        if not pid:
-            try:
-                assert not s.active
-                assert s.block()
-                assert delayed.cancelled()
-                assert not aloop.active
-                try:
-                    neotasker.spawn(int)
-                except neotasker.SupervisorNotStarted:
-                    pass
-                else:
-                    raise AssertionError("not refused")
-                assert s.stop().clean
-                assert s.start()
-                assert neotasker.spawn(pow, 2, 3).result(10) == 8
-                assert lane.submit(pow, 2, 3).result(10) == 8
-                assert s.put_task(pow, (2, 3), delay=0.01).result(10) == 8
-                assert s.start_aloop("one")
-                assert aloop.run_coroutine_threadsafe(asyncio.sleep(0, 5)) == 5
-                assert s.stop().clean
-                assert [t.name for t in threading.enumerate()] == ["MainThread"]
-                os._exit(0)
-            except BaseException:
-                import traceback
-                traceback.print_exc()
-                os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        """,
+        """
+        assert not s.active
+        assert s.block()
+        assert delayed.cancelled()
+        assert not aloop.active
+        try:
+            neotasker.spawn(int)
+        except neotasker.SupervisorNotStarted:
+            pass
+        else:
+            raise AssertionError("not refused")
+        assert s.stop().clean
+        assert s.start()
+        assert neotasker.spawn(pow, 2, 3).result(10) == 8
+        assert lane.submit(pow, 2, 3).result(10) == 8
+        assert s.put_task(pow, (2, 3), delay=0.01).result(10) == 8
+        assert s.start_aloop("one")
+        assert aloop.run_coroutine_threadsafe(asyncio.sleep(0, 5)) == 5
+        assert s.stop().clean
+        assert [t.name for t in threading.enumerate()] == ["MainThread"]
+        """,
+        """
         gate.set()
         assert running.result(10) is True
         assert aloop.run_coroutine_threadsafe(asyncio.sleep(0, 6)) == 6
         assert s.stop().cancelled == 1
-        """
+        """,
     )
     assert (ran.rc, ran.err) == (0, "supervisor default: 1 delayed tasks cancelled\n") or (
         ran.rc == 0 and "Traceback" not in ran.err
@@ -740,41 +733,39 @@ def test_a_forked_child_finds_a_stopped_supervisor_and_may_start_it(nt):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.parametrize("runs_in", ["own threads", "an executor of others"])
 def test_views_of_a_forked_child_are_empty_and_go(nt, runs_in):
-    ran = run_python(
+    ran = run_forked(
         """
-        import gc, os, sys, threading, time, warnings, weakref
+        import gc, weakref
         from concurrent.futures import ThreadPoolExecutor
-        warnings.simplefilter("ignore")
         import neotasker
+
+        def hold():
+            entered.set()
+            return gate.wait()
 
         pool = neotasker.TaskPool(1)
         if sys.argv[1] == "an executor of others":
             pool.use_executor(ThreadPoolExecutor(2))
         lane = pool.lane(neotasker.TASK_HIGH)
-        gate = threading.Event()
-        tasks = [door.submit(gate.wait) for door in (pool, lane) for _ in range(3)]
-        while pool.active < 1:
-            pass
-        time.sleep(0.1)  # all sleep
-        pid = os.fork()
-        if not pid:
-            try:
-                assert (pool.outstanding, lane.outstanding) == (0, 0)
-                assert all(task.cancelled() or task.exception(0) for task in tasks)
-                pool.use_executor(None)
-                assert lane.submit(pow, 2, 3).result(10) == 8
-                lane.shutdown(wait=True)
-                assert pool.submit(pow, 2, 3).result(10) == 8
-                gone = weakref.ref(pool)
-                del pool, lane, tasks
-                while gone() is not None:
-                    gc.collect()
-                os._exit(0)
-            except BaseException:
-                import traceback
-                traceback.print_exc()
-                os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        entered, gate = threading.Event(), threading.Event()
+        doors = [door for door in (pool, lane) for _ in range(3)]
+        tasks = [door.submit(hold) for door in doors]
+        entered.wait()
+        """,
+        """
+        assert (pool.outstanding, lane.outstanding) == (0, 0)
+        assert all(task.cancelled() or task.exception(0) for task in tasks)
+        assert [task for task in tasks if task.target or task.time_finished is None] == []
+        pool.use_executor(None)
+        assert lane.submit(pow, 2, 3).result(10) == 8
+        lane.shutdown(wait=True)
+        assert pool.submit(pow, 2, 3).result(10) == 8
+        gone = weakref.ref(pool)
+        del pool, lane, tasks, doors
+        while gone() is not None:
+            gc.collect()
+        """,
+        """
         gate.set()
         assert [task.result(10) for task in tasks] == [True] * 6
         pool.shutdown()

@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
-from helpers import Blocker, run_python, wait_until
+from helpers import Blocker, run_forked, wait_until
 from worker_tools import KINDS, make, run_once
 
 
@@ -392,9 +392,8 @@ def test_workers_are_not_started_while_the_supervisor_stops(nt, host):
 
 
 def test_a_forked_child_finds_its_workers_stopped(nt):
-    ran = run_python(
+    ran = run_forked(
         """
-        import os, sys, threading
         import neotasker as nt
         nt.task_supervisor.start()
         runs = []
@@ -406,19 +405,18 @@ def test_a_forked_child_finds_its_workers_stopped(nt):
         ]
         for worker in workers:
             worker.start()
-        child = os.fork()
-        if not child:
-            states = [w.is_active() or w.is_started() for w in workers]
-            nt.task_supervisor.start()
-            runs.clear()
-            workers[0].start()
-            while not runs:
-                pass
-            nt.task_supervisor.stop()
-            os._exit(any(states))
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        nt.task_supervisor.stop()
-        sys.exit(status)
+        """,
         """
+        assert not any(worker.is_active() or worker.is_started() for worker in workers)
+        nt.task_supervisor.start()
+        runs.clear()
+        workers[0].start()
+        while not runs:
+            pass
+        nt.task_supervisor.stop()
+        """,
+        """
+        nt.task_supervisor.stop()
+        """,
     )
     assert ran.rc == 0, ran.err
