@@ -28,13 +28,16 @@ VENV ?= .venv
 ARGS ?=
 SECONDS ?= 600
 FREETHREADED ?= python3.13t
+# Over how many processes the suite is split.
+JOBS ?= auto
+SPLIT = --numprocesses $(JOBS) --dist worksteal
 # What is installed beside the package to test it, as dependency groups.
 TEST_GROUPS ?= test test-extras
-LOOP_TESTS := $(patsubst %,tests/test_%*.py,aloop work background jobs registry supervisor stop)
+LOOP_TESTS := tests/loops tests/workers tests/jobs tests/lifecycle tests/compat
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-CORE := $(wildcard neotasker/*.pyx neotasker/*.pxd neotasker/*.h)
+CORE := $(wildcard neotasker/*.pyx neotasker/core/*.pxi neotasker/core/*.h)
 
 # The stamps carry the interpreter and the build switches: others make a new environment.
 FLAVOUR := $(shell $(PYTHON) -c 'import os, sys; \
@@ -58,16 +61,16 @@ run: $(INSTALLED)
 	$(BIN)/python -m neotasker run examples/host_monitor.py --for 10
 
 test: $(TESTABLE)
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(SPLIT) $(ARGS)
 
 test-slow: $(TESTABLE)
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m slow $(SPLIT) $(ARGS)
 
 test-all: $(MATRIX)
 	$(BIN)/nox -- $(ARGS)
 
 test-uvloop: $(TESTABLE)
-	$(BIN)/python -m pytest -m "not slow" --uvloop $(LOOP_TESTS) $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(SPLIT) --uvloop $(LOOP_TESTS) $(ARGS)
 
 soak: $(INSTALLED)
 	$(BIN)/python tests/stress/soak.py --both --seconds $(SECONDS) $(ARGS)
@@ -83,8 +86,8 @@ lint: $(TESTABLE) $(LINTABLE)
 	$(BIN)/ruff format --check .
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cython-lint neotasker # calls pycodestyle by name
 	$(BIN)/mypy --strict
-	$(BIN)/mypy --strict tests/typed_program.py
-	$(BIN)/python -m mypy.stubtest neotasker
+	$(BIN)/mypy --strict tests/build/typed_program.py
+	$(BIN)/python -m mypy.stubtest neotasker --allowlist tests/build/stubtest_allowed.txt
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(WORKFLOWS)
 	$(BIN)/check-jsonschema --builtin-schema custom.github-workflows-require-timeout $(WORKFLOWS)
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml

@@ -151,8 +151,8 @@ def extensions(pure: bool, required: bool) -> list[Extension]:
         Extension(
             "neotasker._core",
             [SOURCE],
-            include_dirs=["neotasker"],
-            depends=glob("neotasker/*.h") + glob("neotasker/*.pxd"),
+            include_dirs=["neotasker/core"],
+            depends=[*sorted(glob("neotasker/core/*.pxi")), "neotasker/core/_platform.h"],
             optional=not required,
         )
     ]

@@ -33,7 +33,7 @@ class Interpreter:
     @classmethod
     def here(cls) -> Interpreter:
         """Return what this process runs on, with the core that it would import."""
-        from neotasker._accel import COMPILED
+        from neotasker.core import COMPILED
 
         return cls(
             platform.python_implementation(), sys.version_info[:2], not gil_enabled(), COMPILED

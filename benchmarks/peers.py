@@ -11,25 +11,12 @@ from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
 
+from .folders import ANCESTOR, MODERN, TOOLS
 from .harness import Skip
 from .interpreter import gil_enabled
+from .processes import fresh
 
 __all__ = ["ANCESTOR", "MODERN", "ancestor", "install", "load", "versions"]
-
-_HOME = (
-    Path(__file__).resolve().parent.parent
-    / "build"
-    / "benchmark-peers"
-    / f"{sys.implementation.cache_tag}{getattr(sys, 'abiflags', '')}"
-)
-
-MODERN = _HOME / "modern"
-"""What lives beside neotasker; searched after all else."""
-
-ANCESTOR = _HOME / "ancestor"
-"""neotasker 0.0.41, whose package has the name of this one: for child processes only."""
-
-_TOOLS = _HOME / "tools"
 
 _WANTED = ("uvloop", "apscheduler<4", "aiosched==0.0.25")
 _BUILT = ("fastthreadpool==1.7.0",)  # does not name what its build needs
@@ -40,7 +27,7 @@ _BUILD_NEEDS = ("setuptools", "wheel", "Cython")
 def install() -> list[str]:
     """Fetch the peers with pip; return the names of those that could not be had."""
     missing = [name for name in _WANTED if not _pip(MODERN, name)]
-    if _pip(_TOOLS, *_BUILD_NEEDS):
+    if _pip(TOOLS, *_BUILD_NEEDS):
         options = ("--no-deps", "--no-build-isolation")
         missing += [name for name in _BUILT if not _pip(MODERN, *options, name)]
     else:
@@ -54,7 +41,7 @@ def _pip(target: Path, *arguments: str) -> bool:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade"]
     environment = {
         **os.environ,
-        "PYTHONPATH": str(_TOOLS),
+        "PYTHONPATH": str(TOOLS),
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }
     done = subprocess.run(
@@ -71,8 +58,6 @@ def load(name: str) -> ModuleType:
     """
     package = name.partition(".")[0]
     if package not in sys.modules and not gil_enabled():
-        from .processes import fresh
-
         try:
             free = fresh(keeps_gil_off, name)
         except RuntimeError:

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import peers
+from .folders import MODERN, TREE
 from .harness import Skip, Wrong
 
-__all__ = ["TREE", "fresh", "python"]
+__all__ = ["fresh", "python"]
 
-TREE = Path(__file__).resolve().parent.parent
 TIME_LIMIT = 90.0
 """Seconds after which a child is taken to hang."""
 
@@ -36,7 +35,7 @@ def python(
         pipe: what standard output is connected to.
     """
     before = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    search = [*map(str, paths), str(TREE), *filter(None, before), str(peers.MODERN)]
+    search = [*map(str, paths), str(TREE), *filter(None, before), str(MODERN)]
     return subprocess.Popen(
         # Without -P the current folder comes before all of these.
         [sys.executable, "-P", *arguments],

@@ -10,8 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import host as _host
-from ._accel import COMPILED
-from .aloop import ALoop
+from .base.priority import TASK_CRITICAL, TASK_HIGH, TASK_LOW, TASK_NORMAL, Priority
+from .base.progress import TT_COROUTINE, TT_MP, TT_THREAD, TaskType
+from .compat import older_paths as _older_paths
+from .core import COMPILED
 from .errors import (
     AloopError,
     NeotaskerError,
@@ -21,13 +23,11 @@ from .errors import (
     UnknownScheduler,
     WorkerNotStarted,
 )
+from .lifecycle.stop import StopReport
 from .localproxy import LocalProxy
-from .pool import ExecutorPool, Lane, TaskPool
-from .priority import TASK_CRITICAL, TASK_HIGH, TASK_LOW, TASK_NORMAL, Priority
-from .progress import TT_COROUTINE, TT_MP, TT_THREAD, TaskType
-from .stop import StopReport
-from .supervisor import TaskSupervisor
-from .task import (
+from .loops.aloop import ALoop
+from .pool.pool import ExecutorPool, TaskPool
+from .pool.task import (
     TASK_STATUS_CANCELED,
     TASK_STATUS_COMPLETED,
     TASK_STATUS_DELAYED,
@@ -37,14 +37,16 @@ from .task import (
     Task,
     TaskStatus,
 )
-from .ticker import Ticker, Timer
+from .pool.views import Lane
+from .supervisor import TaskSupervisor
+from .timing.ticker import Ticker, Timer
 
 if TYPE_CHECKING:
+    from .compat.background import background_task, co_mp_apply, wait_completed
     from .functions import FunctionCollection, TaskCollection
-    from .jobs import AsyncJob, AsyncJobScheduler
+    from .jobs.scheduler import AsyncJob, AsyncJobScheduler
     from .locker import Locker
-    from .processes import ProcessPool
-    from .tasks import background_task, co_mp_apply, wait_completed
+    from .pool.processes import ProcessPool
     from .workers import (
         BackgroundAsyncWorker,
         BackgroundEventWorker,
@@ -131,15 +133,15 @@ _host.default = lambda: task_supervisor
 
 # What is imported when it is first asked for, as not every program has all of it.
 _HOMES = {
-    "AsyncJob": "jobs",
-    "AsyncJobScheduler": "jobs",
+    "AsyncJob": "jobs.job",
+    "AsyncJobScheduler": "jobs.scheduler",
     "FunctionCollection": "functions",
     "Locker": "locker",
-    "ProcessPool": "processes",
+    "ProcessPool": "pool.processes",
     "TaskCollection": "functions",
-    "background_task": "tasks",
-    "co_mp_apply": "tasks",
-    "wait_completed": "tasks",
+    "background_task": "compat.background",
+    "co_mp_apply": "compat.background",
+    "wait_completed": "compat.background",
 }
 _WORKERS = (
     "BackgroundAsyncWorker",
@@ -150,7 +152,9 @@ _WORKERS = (
     "background_worker",
 )
 _HOMES |= dict.fromkeys(_WORKERS, "workers")
-_MODULES = ("embed", "f", *sorted(set(_HOMES.values())))
+_MODULES = {"cli", "embed", "f", "functions", "jobs", "locker", "testing", "workers"}
+
+_older_paths.install()
 
 _level_before_debug: int | None = None
 
@@ -176,7 +180,7 @@ def set_debug(mode: bool = True) -> None:
 
 def __getattr__(name: str) -> Any:
     """Import workers, jobs and the like when they are first asked for."""
-    if name in _MODULES:
+    if name in _MODULES or name in _older_paths.HOMES:
         return import_module(f"{__name__}.{name}")
     home = _HOMES.get(name)
     if home is None:

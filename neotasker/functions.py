@@ -9,7 +9,7 @@ from concurrent.futures import wait
 from typing import Any, TypeVar, overload
 
 from . import host
-from .priority import LANES, TASK_LOW, TASK_NORMAL
+from .base.priority import LANES, TASK_LOW, TASK_NORMAL
 
 __all__ = ["FunctionCollection", "TaskCollection"]
 

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ._accel import Submitter, TaskCore, TickerCore
-from .clock import Clock
+from .base.clock import Clock
+from .core import Submitter, TaskCore, TickerCore
 
 __all__ = ["Host"]
 

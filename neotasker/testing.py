@@ -17,9 +17,9 @@ import asyncio
 import datetime
 import math
 
-from ._accel import Dispatcher, TickerCore
-from .turn import Turn
-from .virtual import Works
+from .core import Dispatcher, TickerCore
+from .timing.advance import Turn
+from .timing.virtual import Works
 
 __all__ = ["VirtualClock"]
 

@@ -85,10 +85,15 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if report.when == "call" and not report.skipped:
-        params = getattr(getattr(item, "callspec", None), "params", {})
-        _tests_by_core[params.get("nt", "none")] += 1
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    report.core = params.get("nt", "none")
     return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    # Not as it is made: that may be in another process.
+    if report.when == "call" and not report.skipped:
+        _tests_by_core[report.core] += 1
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -50,8 +50,8 @@ class Core:
 
     @property
     def core(self) -> ModuleType:
-        """Its core: ``_core`` or ``_core_py``."""
-        tail = "_core" if self.name == "compiled" else "_core_py"
+        """Its core: the extension ``_core``, or the package ``core``, which is then pure."""
+        tail = "_core" if self.name == "compiled" else "core"
         return self.modules[f"{PACKAGE}.{tail}"]
 
 
@@ -111,7 +111,8 @@ def _take_out() -> dict[str, ModuleType]:
 def _refuse_stale(core: ModuleType) -> None:
     """Refuse an extension in the tree that was compiled from an earlier state of it."""
     binary = Path(str(core.__file__))
-    sources = [p for end in ("pyx", "pxd", "h") for p in binary.parent.glob(f"*.{end}")]
+    parts = binary.parent / "core"
+    sources = [binary.parent / "_core.pyx", *parts.glob("*.pxi"), *parts.glob("*.h")]
     newer = [p.name for p in sources if p.stat().st_mtime > binary.stat().st_mtime]
     if newer:
         raise RuntimeError(

@@ -16,7 +16,7 @@ subject = Subject("lane", f"the same {SIZE:,} no-ops through lane(TASK_HIGH); pe
     at_least(12, on=free_threaded),
 )
 def standard(run: Run) -> Pair:
-    from neotasker.priority import TASK_HIGH
+    from neotasker.base.priority import TASK_HIGH
 
     with our_pool() as pool:
         return against_standard(run, pool.lane(TASK_HIGH).submit)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from ..harness import Pair, Run, Sample, Subject, at_least, at_most, check, percentile
 
 if TYPE_CHECKING:
-    from neotasker.ticker import Ticker
+    from neotasker.timing.ticker import Ticker
 
 BUSY = 10_000
 RATE = 100_000
@@ -27,7 +27,7 @@ subject = Subject("ticker", "timers that fire again and again, callbacks inline"
 
 @contextmanager
 def _ticker() -> Iterator[Ticker]:
-    from neotasker.ticker import Ticker
+    from neotasker.timing.ticker import Ticker
 
     ticker = Ticker()
     ticker.start("benchmark_ticker")

@@ -29,7 +29,7 @@ def _delays(size: int) -> list[float]:
 
 def ours(size: int) -> tuple[float, float]:
     """Return seconds and bytes of one of our timers; for a process of its own."""
-    from neotasker.ticker import Ticker
+    from neotasker.timing.ticker import Ticker
 
     delays = _delays(size)
     timers: list[Any] = [None] * size
@@ -121,7 +121,7 @@ class _Firing:
     """Timers that fire again and again, about a thousand of them at each tick."""
 
     def __init__(self, timers: int) -> None:
-        from neotasker.ticker import Ticker
+        from neotasker.timing.ticker import Ticker
 
         self._clock = _Clock()
         self._ticker = Ticker(self._clock)

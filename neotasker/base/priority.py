@@ -12,6 +12,8 @@ import enum
 import os
 from typing import Final, Literal
 
+from .known_as import known_as
+
 __all__ = [
     "LANES",
     "TASK_CRITICAL",
@@ -26,6 +28,7 @@ __all__ = [
 ]
 
 
+@known_as("neotasker.priority")
 class Priority(enum.IntEnum):
     """Priority of a task: the smaller the number, the more urgent (values of atasker)."""
 

@@ -8,11 +8,14 @@ from concurrent.futures import Future, wait
 from time import monotonic
 from typing import Any, Final
 
+from .known_as import known_as
+
 __all__ = ["TT_COROUTINE", "TT_MP", "TT_THREAD", "Milestone", "Progress", "TaskType", "kind_of"]
 
 _LONGEST_LOOK = 0.01  # seconds between two looks whether a task has begun
 
 
+@known_as("neotasker.progress")
 class TaskType(enum.IntEnum):
     """Where a task runs (values of atasker)."""
 

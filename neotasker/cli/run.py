@@ -19,9 +19,9 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
-from . import __version__, task_supervisor
-from .stop import StopReport
-from .workers import BackgroundWorker
+from .. import __version__, task_supervisor
+from ..lifecycle.stop import StopReport
+from ..workers import BackgroundWorker
 
 __all__ = ["main"]
 

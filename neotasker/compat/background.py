@@ -9,12 +9,14 @@ from concurrent.futures import Future, wait
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar, overload
 
-from . import host
-from .aloop import CoroutineFuture, ForeignLoop, LoopPort
-from .priority import TASK_NORMAL, lane_of
-from .progress import TT_COROUTINE, TT_MP, TT_THREAD, kind_of
-from .task import Task
-from .timers import check_delay
+from .. import host
+from ..base.known_as import known_as
+from ..base.priority import TASK_NORMAL, lane_of
+from ..base.progress import TT_COROUTINE, TT_MP, TT_THREAD, kind_of
+from ..base.seconds import check_delay
+from ..loops.gate import CoroutineFuture
+from ..loops.port import ForeignLoop, LoopPort
+from ..pool.task import Task
 
 __all__ = ["background_task", "co_mp_apply", "wait_completed"]
 
@@ -38,6 +40,7 @@ def background_task(
 ) -> Callable[[Callable[P, Any]], Callable[P, Any]]: ...
 
 
+@known_as("neotasker.tasks")
 def background_task(f: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Return a function that runs *f* in the background: bare, or with options.
 
@@ -145,6 +148,7 @@ def wait_completed(tasks: Future[T], timeout: float | None = None) -> T: ...
 def wait_completed(tasks: Iterable[Future[T]], timeout: float | None = None) -> list[T]: ...
 
 
+@known_as("neotasker.tasks")
 def wait_completed(
     tasks: Future[Any] | Iterable[Future[Any]], timeout: float | None = None
 ) -> Any:
@@ -206,3 +210,7 @@ async def co_mp_apply(
         _send_task_id=False,
     )
     return await task
+
+
+# Not as a decorator, in which type checkers lose that it is async.
+known_as("neotasker.tasks")(co_mp_apply)

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from .life import SupervisorLife
-from .progress import kind_of
-from .task import Task
+from ..base.progress import kind_of
+from ..pool.task import Task
+from .put_task import PutTask
 
 __all__ = ["OlderNames"]
 
 
-class OlderNames(SupervisorLife):
+class OlderNames(PutTask):
     """The names of older programs that have no other place.
 
     Nothing of the library itself goes through them.

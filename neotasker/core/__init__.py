@@ -1,4 +1,7 @@
-"""The one place that chooses between the compiled core and its pure twin.
+"""The core: what every task, timer and run goes through, twice.
+
+The compiled parts (``*.pxi``) are one extension, ``neotasker._core``; each stands beside its
+twin in Python (``*.py``). This file is the one place that chooses between the two.
 
 ``NEOTASKER_PURE_PYTHON`` (1, true, yes, on / 0, false, no, off) forces the twin.
 Only a missing extension falls back to it: one that is there and cannot be loaded
@@ -51,7 +54,7 @@ def _wants_pure() -> bool:
 
 
 if TYPE_CHECKING:
-    from ._core import (
+    from .._core import (
         COMPILED,
         Dispatcher,
         EagerStart,
@@ -66,25 +69,37 @@ if TYPE_CHECKING:
         TimerCore,
     )
 else:
-    if _wants_pure():
-        from . import _core_py as _core
-    else:
+    _core = None
+    if not _wants_pure():
+        _name = f"{__package__.rpartition('.')[0]}._core"
         try:
-            _core = import_module(f"{__package__}._core")
+            _core = import_module(_name)
         except ModuleNotFoundError as exc:
-            if exc.name != f"{__package__}._core":
+            if exc.name != _name:
                 raise
-            from . import _core_py as _core
+    if _core is None:
+        from .dispatcher import Dispatcher
+        from .eager import EagerStart
+        from .future import FutureCore
+        from .job import JobCore
+        from .lanes import Submitter
+        from .mailbox import Mailbox
+        from .serial import SerialCore, Tally
+        from .task import TaskCore
+        from .ticker import TickerCore
+        from .timer import TimerCore
 
-    COMPILED = _core.COMPILED
-    Dispatcher = _core.Dispatcher
-    EagerStart = _core.EagerStart
-    FutureCore = _core.FutureCore
-    JobCore = _core.JobCore
-    Mailbox = _core.Mailbox
-    SerialCore = _core.SerialCore
-    Submitter = _core.Submitter
-    Tally = _core.Tally
-    TaskCore = _core.TaskCore
-    TickerCore = _core.TickerCore
-    TimerCore = _core.TimerCore
+        COMPILED = False
+    else:
+        COMPILED = _core.COMPILED
+        Dispatcher = _core.Dispatcher
+        EagerStart = _core.EagerStart
+        FutureCore = _core.FutureCore
+        JobCore = _core.JobCore
+        Mailbox = _core.Mailbox
+        SerialCore = _core.SerialCore
+        Submitter = _core.Submitter
+        Tally = _core.Tally
+        TaskCore = _core.TaskCore
+        TickerCore = _core.TickerCore
+        TimerCore = _core.TimerCore

@@ -14,11 +14,12 @@ from functools import partial
 from threading import get_ident
 from typing import Any, Literal
 
-from ._accel import JobCore, TimerCore
-from .cron import Cron
-from .launcher import OwnRun, has_strayed, keeps_threads
-from .loopclock import Timing
-from .priority import TASK_NORMAL, lane_of
+from ..base.known_as import known_as
+from ..base.priority import TASK_NORMAL, lane_of
+from ..core import JobCore, TimerCore
+from ..pool.launcher import OwnRun, has_strayed, keeps_threads
+from ..timing.cron import Cron
+from ..timing.loopclock import Timing
 
 __all__ = ["AsyncJob"]
 
@@ -39,6 +40,7 @@ _CRON_NAP = 30.0
 _CRON_STEPS = 10_000
 
 
+@known_as("neotasker.job")
 class AsyncJob(JobCore, OwnRun):
     """One job: what is run, when, and how it went.
 

@@ -8,15 +8,18 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
-from .aloop import ForeignLoop, LoopGate, LoopPort, TaskMaker
-from .errors import AloopError
-from .host import Host
+from ..base.known_as import known_as
+from ..errors import AloopError
+from ..host import Host
+from ..loops.gate import LoopGate, TaskMaker
+from ..loops.port import ForeignLoop, LoopPort
+from ..timing.loopclock import Timing, clock_for
 from .job import AsyncJob
-from .loopclock import Timing, clock_for
 
 __all__ = ["AsyncJob", "AsyncJobScheduler"]
 
 
+@known_as("neotasker.jobs")
 class AsyncJobScheduler:
     """Runs jobs: coroutines on its aloop, plain functions in the pool.
 

@@ -6,12 +6,12 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Literal
 
-from .aloop import ALoop
-from .errors import AloopError, UnknownScheduler
-from .host import Host
+from ..errors import AloopError, UnknownScheduler
+from ..host import Host
+from ..loops.aloop import ALoop
 
 if TYPE_CHECKING:
-    from .jobs import AsyncJobScheduler
+    from .scheduler import AsyncJobScheduler
 
 __all__ = ["JobSchedulerTable"]
 
@@ -42,7 +42,7 @@ class JobSchedulerTable:
             raise AloopError(f"the name {_RESERVED!r} is reserved: choose another")
         if start:
             self._host.require_started(f"job scheduler {name!r}")
-        from .jobs import AsyncJobScheduler  # not before somebody wants one
+        from .scheduler import AsyncJobScheduler  # not before somebody wants one
 
         scheduler = AsyncJobScheduler(name, self._host, aloop)
         with self._lock:

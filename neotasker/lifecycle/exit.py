@@ -11,8 +11,8 @@ import threading
 import weakref
 from typing import Protocol
 
-from . import pool as _pool  # its hooks are registered before those below
-from .latch import Latch
+from ..base.latch import Latch
+from ..pool import threads as _threads  # its hooks are registered before those below
 
 __all__ = ["Inhabitant", "stir", "watch"]
 
@@ -100,7 +100,7 @@ def _after_fork_in_child() -> None:
 
 # Called in reverse order, so that supervisors find their pools in working order; the
 # hooks of forks are called in order, so that they find them cleared.
-assert _pool
+assert _threads
 threading._register_atexit(_on_main_thread_end)  # type: ignore[attr-defined]
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)

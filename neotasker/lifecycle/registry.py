@@ -12,10 +12,10 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from .aloop import ForeignLoop, LoopPort
-from .host import Host
-from .restarts import BACKOFF_CAP, RestartMode, Restarts
-from .signatures import parameters_of
+from ..base.restarts import BACKOFF_CAP, RestartMode, Restarts
+from ..base.signatures import parameters_of
+from ..host import Host
+from ..loops.port import ForeignLoop, LoopPort
 
 if TYPE_CHECKING:
     import asyncio

@@ -10,33 +10,34 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from . import process
-from .aloop import ALoop, wait_seconds
-from .aloops import AloopTable
-from .clock import Clock, SystemClock
-from .host import Host
-from .job_table import JobSchedulerTable
-from .latch import Latch
-from .pool import Lane, SupervisedPool
-from .priority import default_width, lane_of
+from ..base.clock import Clock, SystemClock
+from ..base.latch import Latch
+from ..base.priority import default_width, lane_of
+from ..base.seconds import check_delay, wait_seconds
+from ..host import Host
+from ..jobs.table import JobSchedulerTable
+from ..loops.aloop import ALoop
+from ..loops.table import AloopTable
+from ..observe.watch import LaunchWatch
+from ..pool.by_id import TaskTable
+from ..pool.pool import SupervisedPool
+from ..pool.task import Task
+from ..pool.threads import is_thread_of
+from ..pool.views import Lane
+from ..timing.delays import DelayedTasks
+from ..timing.ticker import Ticker
+from . import exit as process_exit
 from .registry import Registry
 from .stop import Door, Parts, Stop, StopReport
-from .task import Task
-from .tasktable import TaskTable
-from .ticker import Ticker
-from .timers import DelayedTasks, check_delay
-from .watch import LaunchWatch
 
 if TYPE_CHECKING:
-    from .processes import ProcessPool
+    from ..pool.processes import ProcessPool
 
 __all__ = ["SupervisorLife"]
 
 T = TypeVar("T")
 
 logger = logging.getLogger("neotasker")
-
-_PATIENCE = 1.0  # seconds for a lock of somebody else's
 
 
 class SupervisorLife:
@@ -109,13 +110,13 @@ class SupervisorLife:
         self._dispatcher = self._pool._crew.dispatcher
         self._processes: ProcessPool | None = None
         self._tasks = TaskTable()
-        self._aloops = AloopTable(self.id, self.clock, process.stir)
+        self._aloops = AloopTable(self.id, self.clock, process_exit.stir)
         self._watch = LaunchWatch(self._title, self._pool, self._on_launch_timeout)
         self._make_clockwork(slack)
         host = cast(Host, self)  # complete in `TaskSupervisor`
-        self._registry = Registry(host, process.stir)
+        self._registry = Registry(host, process_exit.stir)
         self._jobs = JobSchedulerTable(host)
-        process.watch(self)
+        process_exit.watch(self)
 
     def _make_clockwork(self, slack: float) -> None:
         now = None if isinstance(self.clock, SystemClock) else self.clock.monotonic
@@ -411,7 +412,7 @@ class SupervisorLife:
             self._stopper = threading.current_thread()
             self._stop = None
         self._ended.set()
-        process.stir()
+        process_exit.stir()
 
     def _is_own_thread(self) -> bool:
         """Return whether a stop waits for the thread that asks."""
@@ -420,7 +421,7 @@ class SupervisorLife:
         return (
             me is self._ticker.thread
             or me in pool._threads
-            or _is_thread_of(me, pool.executor)
+            or is_thread_of(me, pool.executor)
             or me in self._workers
             or me in self._watch.speakers()
             or any(
@@ -491,16 +492,3 @@ class SupervisorLife:
         self._make_clockwork(self._ticker.slack)
         self._registry.abandon()
         self._jobs.abandon()
-
-
-def _is_thread_of(thread: threading.Thread, executor: Any) -> bool:
-    """Return whether a thread is one of a thread pool of others."""
-    # The standard pool adds a thread once it runs, and holds this lock meanwhile. It holds
-    # it also as it calls back those whose futures it cancels, and may have called us.
-    lock = getattr(executor, "_shutdown_lock", None)
-    held = lock is not None and lock.acquire(timeout=_PATIENCE)
-    try:
-        return thread in getattr(executor, "_threads", ())
-    finally:
-        if lock is not None and held:
-            lock.release()

@@ -13,19 +13,20 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .aloop import ALoop
-from .aloops import AloopTable
-from .clock import Clock
-from .errors import SupervisorNotStarted
-from .latch import Latch
-from .pool import SupervisedPool, TaskPool
+from ..base.clock import Clock
+from ..base.known_as import known_as
+from ..base.latch import Latch
+from ..errors import SupervisorNotStarted
+from ..loops.aloop import ALoop
+from ..loops.table import AloopTable
+from ..observe.watch import LaunchWatch
+from ..pool.pool import SupervisedPool, TaskPool
+from ..timing.delays import DelayedTasks
+from ..timing.ticker import Ticker
 from .registry import Registry
-from .ticker import Ticker
-from .timers import DelayedTasks
-from .watch import LaunchWatch
 
 if TYPE_CHECKING:
-    from .processes import ProcessPool
+    from ..pool.processes import ProcessPool
 
 __all__ = ["Door", "Parts", "StillRunning", "Stop", "StopReport"]
 
@@ -36,6 +37,7 @@ _STARTS = 1.0  # seconds to wait for aloops that are just being started
 _GRACE = 0.1  # seconds, past the deadline, for a thread that was told to end only then
 
 
+@known_as("neotasker.stop")
 class StillRunning(NamedTuple):
     """Something that did not end: its name, its age in seconds if known, and where it is."""
 
@@ -44,6 +46,7 @@ class StillRunning(NamedTuple):
     stack: str
 
 
+@known_as("neotasker.stop")
 class StopReport:
     """How a stop went.
 

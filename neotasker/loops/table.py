@@ -8,9 +8,9 @@ import threading
 from collections.abc import Callable
 from typing import Literal
 
+from ..base.clock import Clock
+from ..errors import AloopError, SupervisorNotStarted, UnknownAloop
 from .aloop import ALoop, LoopFactory
-from .clock import Clock
-from .errors import AloopError, SupervisorNotStarted, UnknownAloop
 
 __all__ = ["OWN_LOOP", "AloopTable"]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .aloop import ALoop
-from .pool import TaskPool
-from .priority import LANES, UNLIMITED
-from .task import Task
+from ..base.known_as import known_as
+from ..base.priority import LANES, UNLIMITED
+from ..loops.aloop import ALoop
+from ..pool.pool import TaskPool
+from ..pool.task import Task
 
 __all__ = ["AloopInfo", "SchedulerInfo", "SupervisorInfo", "pool_figures"]
 
@@ -22,6 +23,7 @@ _PER_LANE = (
 )
 
 
+@known_as("neotasker.info")
 class _Plain:
     def __init__(self, **values: Any) -> None:
         self.__dict__.update(values)
@@ -31,6 +33,7 @@ class _Plain:
         return f"{type(self).__name__}({values})"
 
 
+@known_as("neotasker.info")
 class SupervisorInfo(_Plain):
     """A supervisor at one moment.
 
@@ -87,6 +90,7 @@ class SupervisorInfo(_Plain):
         return 0 if figures is None else int(figures["active"])
 
 
+@known_as("neotasker.info")
 class AloopInfo(_Plain):
     """An aloop at one moment."""
 
@@ -110,6 +114,7 @@ class AloopInfo(_Plain):
         )
 
 
+@known_as("neotasker.info")
 class SchedulerInfo(_Plain):
     """A worker, job scheduler or other scheduler at one moment; None where it does not say."""
 

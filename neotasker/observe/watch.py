@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .pool import TaskPool
-from .task import Task
-from .ticker import Ticker, Timer
+from ..pool.pool import TaskPool
+from ..pool.task import Task
+from ..timing.ticker import Ticker, Timer
 
 __all__ = ["LaunchWatch"]
 

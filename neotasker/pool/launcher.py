@@ -18,7 +18,7 @@ from functools import partial
 from types import MethodType
 from typing import Any
 
-from ._accel import Dispatcher
+from ..core import Dispatcher
 from .task import Task
 
 __all__ = ["Launcher", "OwnRun", "has_strayed", "keeps_threads"]

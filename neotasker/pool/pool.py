@@ -1,8 +1,7 @@
 """The pool: threads behind four lanes, in the shape of the standard's executor.
 
-`TaskPool` has the threads of a crew, `Lane` is a view of one priority, `ExecutorPool`
-puts the lanes and reserves before somebody else's executor. The rule of who may start
-is the dispatcher's, in the core.
+`TaskPool` has the threads of a crew, `ExecutorPool` puts the lanes and reserves before
+somebody else's executor. The rule of who may start is the dispatcher's, in the core.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import queue
 import threading
 import weakref
 from collections.abc import Callable
@@ -20,13 +18,15 @@ from concurrent.futures import (
 )
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from ._accel import Dispatcher, Submitter
-from .crew import Crew
+from ..base.known_as import known_as
+from ..base.priority import TASK_NORMAL, UNLIMITED, PoolSizes, default_width, lane_of
+from ..core import Dispatcher, Submitter
 from .launcher import Launcher
-from .priority import TASK_NORMAL, UNLIMITED, PoolSizes, Priority, default_width, lane_of
 from .task import Task
+from .threads import Crew
+from .views import Lane, WaitingWork
 
-__all__ = ["ExecutorPool", "Lane", "SupervisedPool", "TaskPool", "WhenFull"]
+__all__ = ["ExecutorPool", "SupervisedPool", "TaskPool", "WhenFull", "width_of"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,105 +45,7 @@ def _refuse_after_shutdown() -> Exception:
     return RuntimeError(_AFTER_SHUTDOWN)
 
 
-class _WaitingWork:
-    """The view of what waits that programs look for under ``_work_queue``."""
-
-    __slots__ = ("_dispatcher",)
-
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
-
-    def qsize(self) -> int:
-        """Return how many tasks wait, in all lanes."""
-        return self._dispatcher.waiting
-
-    def empty(self) -> bool:
-        """Return whether no task waits."""
-        return not self._dispatcher.waiting
-
-    def get_nowait(self) -> _WorkItem:
-        """Take the first waiting task away from the pool: it is the caller's from now on.
-
-        Raises:
-            queue.Empty: no task waits.
-        """
-        task = self._dispatcher.take_one()
-        if task is None:
-            raise queue.Empty
-        return _WorkItem(task)
-
-    def get(self, block: bool = True, timeout: float | None = None) -> _WorkItem:
-        """Take the first waiting task away; only without blocking.
-
-        Raises:
-            queue.Empty: no task waits.
-            NotImplementedError: asked to block; the pool's threads do not wait here.
-        """
-        if block:
-            raise NotImplementedError("the pool's queue can only be read with block=False")
-        return self.get_nowait()
-
-
-class _WorkItem:
-    """A task that was taken out of the queue, in the shape of the standard's work item."""
-
-    __slots__ = ("future",)
-
-    def __init__(self, task: Task[Any]) -> None:
-        self.future = task
-
-    def run(self) -> None:
-        """Run the task in this thread."""
-        self.future._run()
-
-
-class Lane(Submitter, ThreadPoolExecutor):
-    """A view of one lane of a pool, which can be given to anything that takes an executor.
-
-    Shutting it down closes this view alone: its own tasks are waited for or
-    cancelled, the pool lives on.
-    """
-
-    if TYPE_CHECKING:
-
-        def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]:
-            """See `Submitter.submit`, which this is."""
-
-    def __init__(self, pool: TaskPool, priority: int) -> None:
-        super().__init__(pool._crew.dispatcher, lane_of(priority))
-        self.pool = pool
-        self.priority = Priority(priority)
-        self._threads = pool._threads
-        self._work_queue = pool._work_queue
-        self._shutdown = False
-
-    @property
-    def _max_workers(self) -> int:  # type: ignore[override]
-        return self.pool._max_workers
-
-    @property
-    def _broken(self) -> str | Literal[False]:  # type: ignore[override]
-        return self.pool._broken
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Close this view.
-
-        Parameters:
-            wait: return only when the tasks submitted through this view have ended.
-            cancel_futures: cancel those of them that have not begun.
-        """
-        self._shutdown = True
-        self.shut_door()
-        if cancel_futures:
-            for task in self.pool._crew.dispatcher.take_waiting(self):
-                task.cancel()
-        if wait:
-            self.wait_outstanding()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.priority.name} of {self.pool!r}>"
-
-
+@known_as("neotasker.pool")
 class TaskPool(Submitter, ThreadPoolExecutor):
     """A thread pool with priority reserves that is a ``ThreadPoolExecutor`` to others.
 
@@ -198,7 +100,7 @@ class TaskPool(Submitter, ThreadPoolExecutor):
         super().__init__(crew.dispatcher, _NORMAL_LANE)
         self._crew = crew
         self._threads = crew.threads
-        self._work_queue = _WaitingWork(crew.dispatcher)  # type: ignore[assignment]
+        self._work_queue = WaitingWork(crew.dispatcher)  # type: ignore[assignment]
         self._shutdown = False
         self._initializer = initializer
         self._initargs = initargs
@@ -364,6 +266,7 @@ def _abandoned(dispatcher: Dispatcher) -> None:
     dispatcher.leave()
 
 
+@known_as("neotasker.pool")
 class ExecutorPool(TaskPool):
     """The lanes and reserves of a `TaskPool` before somebody else's executor.
 
@@ -397,6 +300,7 @@ def width_of(executor: Executor) -> int:
     return width if isinstance(width, int) and width > 0 else default_width()
 
 
+@known_as("neotasker.pool")
 class SupervisedPool(TaskPool):
     """The pool of a supervisor, which alone stops it."""
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+from ..base.known_as import known_as
 from .pool import ExecutorPool
 from .task import Task
 
@@ -17,6 +18,7 @@ __all__ = ["ProcessPool"]
 _BORN_IN = os.getpid()
 
 
+@known_as("neotasker.processes")
 class ProcessPool(ExecutorPool):
     """Lanes and reserves before a number of processes.
 

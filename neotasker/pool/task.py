@@ -8,9 +8,10 @@ from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ._accel import TaskCore
-from .priority import LANES, Priority
-from .progress import TT_THREAD, Progress, TaskType
+from ..base.known_as import known_as
+from ..base.priority import LANES, Priority
+from ..base.progress import TT_THREAD, Progress, TaskType
+from ..core import TaskCore
 
 __all__ = [
     "TASK_STATUS_CANCELED",
@@ -26,6 +27,7 @@ __all__ = [
 T = TypeVar("T")
 
 
+@known_as("neotasker.task")
 class TaskStatus(enum.IntEnum):
     """How far a task has come (values of atasker; `FAILED` is ours)."""
 
@@ -45,6 +47,7 @@ TASK_STATUS_STARTED: Final = TaskStatus.STARTED
 TASK_STATUS_COMPLETED: Final = TaskStatus.COMPLETED
 
 
+@known_as("neotasker.task")
 class Task(TaskCore, Progress, Future[T]):
     """One call handed to a pool: a ``concurrent.futures.Future`` with a priority.
 

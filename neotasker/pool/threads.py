@@ -13,12 +13,14 @@ from concurrent.futures import BrokenExecutor
 from concurrent.futures.thread import BrokenThreadPool
 from typing import Any, Literal
 
-from ._accel import Dispatcher
+from ..core import Dispatcher
 from .task import Task
 
 __all__ = ["Crew", "ThreadSet"]
 
 _AFTER_INTERPRETER = "cannot schedule new futures after interpreter shutdown"
+
+_PATIENCE = 1.0  # seconds for a lock of somebody else's
 
 _crews: weakref.WeakSet[Crew] = weakref.WeakSet()
 
@@ -170,3 +172,16 @@ class Crew:
         self.threads.clear()
         self._numbers.clear()
         self._left.clear()
+
+
+def is_thread_of(thread: threading.Thread, executor: Any) -> bool:
+    """Return whether a thread is one of a thread pool of others."""
+    # The standard pool adds a thread once it runs, and holds this lock meanwhile. It holds
+    # it also as it calls back those whose futures it cancels, and may have called us.
+    lock = getattr(executor, "_shutdown_lock", None)
+    held = lock is not None and lock.acquire(timeout=_PATIENCE)
+    try:
+        return thread in getattr(executor, "_threads", ())
+    finally:
+        if lock is not None and held:
+            lock.release()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import time
 
-from ._accel import Dispatcher
+from ..core import Dispatcher
 from .virtual import Works
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextvars
 import inspect
 import logging
-import math
 import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
-from ._accel import Dispatcher
-from .errors import SupervisorNotStarted
-from .task import Task
+from ..base.known_as import known_as
+from ..core import Dispatcher
+from ..errors import SupervisorNotStarted
+from ..pool.task import Task
 from .ticker import Ticker
 
-__all__ = ["DelayedTasks", "Missed", "PooledTimer", "check_delay", "check_target"]
+__all__ = ["DelayedTasks", "Missed", "PooledTimer", "check_target"]
 
 Missed = Literal["skip"] | Literal["delay"] | Literal["burst"]
 
@@ -36,20 +36,6 @@ def check_target(fn: Callable[..., Any]) -> None:
             f"{fn!r} is a coroutine function, which a pool thread cannot await: "
             "give its coroutine to an aloop (aloop.spawn_coroutine_threadsafe)"
         )
-
-
-def check_delay(delay: float) -> float:
-    """Return *delay* as seconds from now.
-
-    Raises:
-        TypeError: it is not a number.
-        ValueError: it is negative or not finite.
-    """
-    if isinstance(delay, bool) or not isinstance(delay, (int, float)):
-        raise TypeError(f"delay must be seconds, not {delay!r}")
-    if not 0 <= delay < math.inf:
-        raise ValueError(f"delay must be seconds from 0, and finite, not {delay!r}")
-    return float(delay)
 
 
 class DelayedTasks:
@@ -132,6 +118,7 @@ class DelayedTasks:
         return len(self._waiting)
 
 
+@known_as("neotasker.timers")
 class PooledTimer:
     """A timer whose callback runs in the pool, once or every *interval* seconds.
 

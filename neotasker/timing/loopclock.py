@@ -9,7 +9,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any, Literal, Protocol
 
-from ._accel import TickerCore, TimerCore
+from ..core import TickerCore, TimerCore
 
 __all__ = ["LoopClock", "Timing", "clock_for"]
 

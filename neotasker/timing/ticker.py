@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from ._accel import TickerCore, TimerCore
+from ..base.known_as import known_as
+from ..core import TickerCore, TimerCore
 
 __all__ = ["Ticker", "Timer"]
 
@@ -13,6 +14,7 @@ Timer = TimerCore
 """One timer of a ticker; made by ``call_at``, ``call_later`` and ``call_every``."""
 
 
+@known_as("neotasker.ticker")
 class Ticker(TickerCore):
     """The clockwork behind every interval, delay and timeout.
 

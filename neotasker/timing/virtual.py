@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
-from ._accel import Dispatcher, TickerCore
+from ..core import Dispatcher, TickerCore
 
 GLANCE = 0.02  # seconds after which who waits looks around
 

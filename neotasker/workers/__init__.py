@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, overload
 
-from .base import is_async
+from .call import is_async
 from .continuous import BackgroundAsyncWorker, BackgroundWorker
 from .event import BackgroundEventWorker
 from .interval import BackgroundIntervalWorker
-from .queue import BackgroundQueueWorker
+from .queue.worker import BackgroundQueueWorker
 
 __all__ = [
     "BackgroundAsyncWorker",

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import logging
-import math
 import threading
 import uuid
 from collections.abc import Callable
@@ -13,15 +10,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import host
-from ..aloop import ForeignLoop, LoopPort
+from ..base.priority import TASK_NORMAL, lane_of
+from ..base.seconds import seconds
 from ..errors import AloopError, NeotaskerError, WorkerNotStarted
 from ..host import Host
-from ..lives import Call, Life, RunsFactory, Tally
-from ..priority import TASK_NORMAL, lane_of
-from ..runs import LoopRuns, PoolRuns
-from ..signatures import parameters_of
+from ..loops.port import ForeignLoop, LoopPort
+from .call import Call, call_with_item, check_callable, is_async, keywords_of
+from .in_loop import LoopRuns
+from .in_pool import PoolRuns
+from .life import Life, RunsFactory, Tally
 
-__all__ = ["Worker", "seconds"]
+if not TYPE_CHECKING:
+    from .figure import Figure
+
+__all__ = ["Worker"]
 
 logger = logging.getLogger("neotasker")
 
@@ -32,45 +34,6 @@ _OWN_KEYWORDS = frozenset(
     ("_delay", "_delay_after", "_delay_before", "_interval", "_loop", "_priority")
 )
 _OFFERED = ("_worker", "_name", "o")  # what a target gets if it takes it
-
-
-def seconds(name: str, value: Any, least: float = 0.0, above: bool = False) -> float:
-    """Return *value* as a finite number of seconds.
-
-    Parameters:
-        name: what it is called, for the error.
-        value: a number, or text that reads as one.
-        least: the smallest value.
-        above: whether the value must be more than that.
-
-    Raises:
-        TypeError: it is no number.
-        ValueError: it is too small, or not finite.
-    """
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number of seconds, not {value!r}") from None
-    if not math.isfinite(number) or number < least or (above and number == least):
-        bound = f"more than {least:g}" if above else f"at least {least:g}"
-        raise ValueError(f"{name} must be {bound} seconds, and finite, not {value!r}")
-    return number
-
-
-if not TYPE_CHECKING:  # for type checkers a figure is but an attribute
-
-    class Figure:
-        """A value that a class computes, and an attribute of the instance may cover.
-
-        Subclasses of workers set attributes of any name; a property would forbid it.
-        """
-
-        def __init__(self, compute: Callable[[Any], Any]) -> None:
-            self._compute = compute
-            self.__doc__ = compute.__doc__
-
-        def __get__(self, worker: Any, owner: type | None = None) -> Any:
-            return self if worker is None else self._compute(worker)
 
 
 class Worker:
@@ -200,13 +163,13 @@ class Worker:
         """
         for target in (fn, kwargs.get("func"), kwargs.get("executor_func")):
             if target is not None:
-                _check_callable("the target", target)
+                check_callable("the target", target)
                 self.run = target  # type: ignore[method-assign]
                 break
         if kwargs.get("o") is not None:
             self.o = kwargs["o"]
         if kwargs.get("on_error") is not None:
-            _check_callable("on_error", kwargs["on_error"])
+            check_callable("on_error", kwargs["on_error"])
             self.on_error = kwargs["on_error"]
         self.on_error_kwargs: dict[str, Any] = kwargs.get("on_error_kwargs") or {}
         if kwargs.get("supervisor") is not None:
@@ -339,7 +302,7 @@ class Worker:
                 f"worker {self._title} has no target: give fn=, assign its attribute run, "
                 "or override run in a subclass"
             )
-        _check_callable(f"the target of worker {self._title}", run)
+        check_callable(f"the target of worker {self._title}", run)
         self._target_is_async = is_async(run)
         return run
 
@@ -358,7 +321,7 @@ class Worker:
         given = {name: kwargs[name] for name in kwargs if name not in _OWN_KEYWORDS}
         offered = {"_name": self._name, "o": self.o} | given
         offered["_worker"] = self
-        taken = _keywords_of(run, positional + len(args))
+        taken = keywords_of(run, positional + len(args))
         if taken is not None:
             for name in _OFFERED:
                 if name not in taken and (name == "_worker" or name not in given):
@@ -367,7 +330,7 @@ class Worker:
         if self._timeout is not None and self._target_is_async:
             timeout = seconds("timeout", self._timeout, above=True)
         if args:
-            run = partial(_call_with_item, run, args) if positional else partial(run, *args)
+            run = partial(call_with_item, run, args) if positional else partial(run, *args)
         checks = not self._target_is_async and self._overrides("process_result", Worker)
         return Call(run, offered, self.priority, positional, checks, timeout)
 
@@ -496,50 +459,3 @@ class Worker:
                 f"worker {self._title} was not started: call start() before {what}"
             )
         return life
-
-
-def is_async(fn: Callable[..., Any]) -> bool:
-    """Return whether calling *fn* makes a coroutine."""
-    return inspect.iscoroutinefunction(fn) or (
-        not inspect.isroutine(fn)
-        and not isinstance(fn, partial)
-        and inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
-    )
-
-
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the loop that runs in this thread, or None."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-def _check_callable(what: str, value: Any) -> None:
-    if not callable(value):
-        raise TypeError(f"{what} must be callable, not {value!r}")
-
-
-def _call_with_item(
-    run: Callable[..., Any], args: tuple[Any, ...], item: Any, **kwargs: Any
-) -> Any:
-    return run(item, *args, **kwargs)
-
-
-def _keywords_of(fn: Callable[..., Any], positional: int) -> frozenset[str] | None:
-    """Return the keywords that *fn* takes, or None if it takes any, or does not say.
-
-    The first *positional* parameters are not counted, as they are given otherwise.
-    """
-    code = getattr(fn, "__code__", None) or getattr(
-        getattr(fn, "__func__", None), "__code__", None
-    )
-    if code is not None and code.co_flags & inspect.CO_VARKEYWORDS:
-        return None
-    parameters = parameters_of(fn)
-    if parameters is None or any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return None
-    ordered = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    named = [p for p in ordered[positional:] if p.kind is p.POSITIONAL_OR_KEYWORD]
-    named += [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-    return frozenset(p.name for p in named)

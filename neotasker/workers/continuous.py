@@ -8,12 +8,13 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
-from ..aloop import ALoop
+from ..base.restarts import Restarts
 from ..errors import NeotaskerError
 from ..host import Host
-from ..lives import Call, Life, RunsFactory, SerialLife
-from ..restarts import Restarts
+from ..loops.aloop import ALoop
 from .base import Worker
+from .call import Call
+from .life import Life, RunsFactory, SerialLife
 
 __all__ = ["BackgroundAsyncWorker", "BackgroundWorker"]
 

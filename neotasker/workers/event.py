@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..base.seconds import seconds
 from ..host import Host
-from ..lives import Call, Life, RunsFactory, SerialLife
-from .base import seconds
+from .call import Call
 from .continuous import BackgroundAsyncWorker
+from .life import Life, RunsFactory, SerialLife
 
 __all__ = ["BackgroundEventWorker", "TriggerEvent"]
 

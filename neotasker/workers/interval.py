@@ -6,14 +6,15 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from .._accel import TimerCore
+from ..base.seconds import seconds
+from ..core import TimerCore
 from ..host import Host
-from ..lives import Call, Life, RunsFactory, SerialLife
-from .base import seconds
+from .call import Call
 from .continuous import BackgroundAsyncWorker
+from .life import Life, RunsFactory, SerialLife
 
 if not TYPE_CHECKING:
-    from .base import Figure
+    from .figure import Figure
 
 __all__ = ["BackgroundIntervalWorker"]
 

@@ -7,19 +7,17 @@ after another because something fell due; how a run is made is left to its drive
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import threading
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Protocol
 
-from ._accel import Tally
-from .host import Host
-from .loopclock import Timing
+from ..core import Tally
+from ..host import Host
+from ..timing.loopclock import Timing
+from .call import Call
 
 __all__ = [
-    "Call",
     "Life",
     "Runs",
     "RunsFactory",
@@ -51,50 +49,6 @@ class Owner(Protocol):
 
     def _on_life_end(self, life: Any, rest: list[Any]) -> None:
         """Take note that a life is over, and what it left."""
-
-
-class Call:
-    """What a worker runs in one life: target, keywords, context, and how.
-
-    Runs see the context variables of who started the worker.
-    """
-
-    __slots__ = ("bound", "checks_result", "context", "kwargs", "priority", "run", "timeout")
-
-    def __init__(
-        self,
-        run: Callable[..., Any],
-        kwargs: dict[str, Any],
-        priority: int,
-        positional: int = 0,
-        checks_result: bool = False,
-        timeout: float | None = None,
-    ) -> None:
-        self.run = run
-        self.kwargs = kwargs
-        self.priority = priority
-        self.checks_result = checks_result  # whether process_result was overridden
-        self.timeout = timeout
-        self.context = contextvars.copy_context()
-        self.bound = _bind(run, kwargs, positional)
-        """The target with its keywords."""
-
-    @property
-    def kwargs_elsewhere(self) -> dict[str, Any]:
-        """The keywords for a run in another process, where the worker cannot follow."""
-        return {name: value for name, value in self.kwargs.items() if name != "_worker"}
-
-
-def _bind(run: Callable[..., Any], kwargs: dict[str, Any], positional: int) -> Any:
-    """Return *run* with its keywords; the usual ones spelled out, which is twice as fast."""
-    if not kwargs:
-        return run
-    if kwargs.keys() != {"_worker", "_name", "o"}:
-        return partial(run, **kwargs)
-    worker, name, o = kwargs["_worker"], kwargs["_name"], kwargs["o"]
-    if positional:
-        return lambda item: run(item, _worker=worker, _name=name, o=o)
-    return lambda: run(_worker=worker, _name=name, o=o)
 
 
 class Life:

@@ -60,7 +60,7 @@ def wait_until_struck(latch, microseconds):
 
 def test_a_handler_that_raises_anywhere_in_a_wait_leaves_no_trace(nt, strike, listener):
     ear, bell = listener
-    latch = nt.latch.Latch()
+    latch = nt.base.latch.Latch()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # struck as a pair was made or closed
         for microseconds in range(1, 500):
@@ -78,7 +78,7 @@ def test_a_handler_that_raises_anywhere_in_a_wait_leaves_no_trace(nt, strike, li
 
 
 def test_a_listener_that_is_closed_meanwhile_is_not_set_again(nt, strike):
-    latch = nt.latch.Latch()
+    latch = nt.base.latch.Latch()
     ear, bell = socket.socketpair()
     with ear:
         with bell:
@@ -93,7 +93,7 @@ def test_a_listener_that_is_closed_meanwhile_is_not_set_again(nt, strike):
 def test_whoever_waits_as_it_is_set_is_woken(nt):
     with switch_interval(1e-6), ThreadPoolExecutor(5) as executor:
         for _ in range(200):
-            latch = nt.latch.Latch()
+            latch = nt.base.latch.Latch()
             start = threading.Barrier(6)
 
             def wait(latch=latch, start=start):
@@ -112,7 +112,7 @@ def test_whoever_waits_as_it_is_set_is_woken(nt):
 
 
 def test_a_wait_that_is_not_answered_ends_in_time(nt):
-    latch = nt.latch.Latch()
+    latch = nt.base.latch.Latch()
     with ThreadPoolExecutor(1) as executor:
         assert executor.submit(latch.wait, 0.01).result(10) is False
         assert executor.submit(latch.wait, -1).result(10) is False
@@ -127,7 +127,7 @@ def test_a_wait_that_is_not_answered_ends_in_time(nt):
 
 def test_a_signal_meanwhile_is_told_to_who_was_told_before(nt, listener):
     ear, _ = listener
-    latch = nt.latch.Latch()
+    latch = nt.base.latch.Latch()
     before = signal.signal(signal.SIGALRM, lambda number, frame: latch.set())
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.01)

@@ -151,7 +151,11 @@ def test_wheel_is_made_from_the_sdist_and_each_holds_what_it_should(tree, tmp_pa
         *("pyproject.toml", "setup.py"),
         *("neotasker/_core.pyx", "neotasker/_core.pyi", "neotasker/py.typed"),
         *("docs/design.md", "examples/host_monitor.py", "tests/conftest.py"),
-        *(f"neotasker/{header.name}" for header in (tree / "neotasker").glob("*.h")),
+        *(
+            f"neotasker/core/{part.name}"
+            for end in ("pxi", "h")
+            for part in (tree / "neotasker" / "core").glob(f"*.{end}")
+        ),
     }
     assert wanted <= names, wanted - names
     assert any(name.startswith("benchmarks/") for name in names)
@@ -163,7 +167,7 @@ def test_wheel_is_made_from_the_sdist_and_each_holds_what_it_should(tree, tmp_pa
     with zipfile.ZipFile(wheel) as packed:
         names = set(packed.namelist())
     assert {"neotasker/_core.pyi", "neotasker/py.typed"} <= names
-    assert not [name for name in names if name.endswith((".pyx", ".h", ".c", ".pxd"))]
+    assert not [name for name in names if name.endswith((".pyx", ".pxi", ".h", ".c", ".pxd"))]
     assert not [name for name in names if name.split("/")[0].startswith(("tests", "docs"))]
     unpacked = _unpack(wheel, tmp_path / "unpacked")
     assert _compiled(unpacked) == "True"

@@ -1,147 +1,112 @@
-"""The floors of the house: imports point only to lower floors.
+"""The house: imports point down, folders form no circle, and no room is too full.
 
-`FLOORS` is the table of ``docs/design.md``, section 3; whoever moves a wall moves both.
+The floors are those of the table in ``docs/design.md``, section 3.
 """
 
 from __future__ import annotations
 
-import ast
+import importlib.util
 import re
-from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 import pytest
 from cores import PACKAGE, TREE
 
-FLOORS = {
-    0: {
-        "errors.py",
-        "priority.py",
-        "progress.py",
-        "latch.py",
-        "restarts.py",
-        "cron.py",
-        "signatures.py",
-        "localproxy.py",
-        "locker.py",
-    },
-    1: {"_core.pyx", "_platform.h", "_core_py.py", "_core.pyi"},
-    2: {"_accel.py", "_core_py.pyi"},
-    3: {"task.py", "clock.py", "virtual.py"},
-    4: {
-        "ticker.py",
-        "turn.py",
-        "tasktable.py",
-        "crew.py",
-        "launcher.py",
-        "aloop.py",
-        "loopclock.py",
-        "host.py",
-    },
-    5: {"pool.py", "aloops.py", "lives.py", "runs.py", "job.py"},
-    6: {
-        "timers.py",
-        "watch.py",
-        "info.py",
-        "process.py",
-        "processes.py",
-        "registry.py",
-        "jobs.py",
-        "workers/base.py",
-        "workers/stores.py",
-        "workers/turns.py",
-    },
-    7: {"stop.py", "job_table.py", "workers/continuous.py", "workers/drain.py"},
-    8: {
-        "workers/interval.py",
-        "workers/event.py",
-        "workers/threadqueue.py",
-        "workers/loopqueue.py",
-        "life.py",
-    },
-    9: {"legacy.py", "workers/queue.py"},
-    10: {"supervisor.py", "workers/__init__.py", "functions.py", "tasks.py"},
-    11: {"__init__.py", "f.py"},
-    12: {"testing.py", "cli.py", "embed.py"},
-    13: {"pytest_plugin.py", "__main__.py"},
-}
-FLOOR_OF = {entry: floor for floor, entries in FLOORS.items() for entry in entries}
-
 HOUSE = TREE / PACKAGE
-FILES = sorted(
-    path.relative_to(HOUSE).as_posix()
-    for path in HOUSE.rglob("*")
-    if path.suffix in {".py", ".pyi", ".pyx", ".pxd", ".h"}
-)
+MOST_FILES = 14
+MOST_LINES = 500
+MOST_LINES_OF_CORE = 800
 
-_PYX_FROM = re.compile(r"^\s*from\s+(\.*)([\w.]*)\s+c?import\s+\(?([^#\n]*)", re.MULTILINE)
-_PYX_IMPORT = re.compile(r"^\s*c?import\s+(neotasker[\w.]*)", re.MULTILINE)
-_ROW = re.compile(r"^\|\s*(\d+)\s*\|([^|]*)\|", re.MULTILINE)
+_spec = importlib.util.spec_from_file_location("house", TREE / "docs" / "house.py")
+house = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(house)
 
+DESIGN = (TREE / "docs" / "design.md").read_text(encoding="utf-8")
+FLOORS = house.floors(DESIGN)
+FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
-def _imports(file: str) -> Iterator[tuple[str, str]]:
-    """Yield what a file imports from the package: ``(module, name)``, both may be empty."""
-    if file.endswith(".h"):
-        return
-    text = (HOUSE / file).read_text(encoding="utf-8")
-    here = [PACKAGE, *file.split("/")[:-1]]
-
-    def absolute(level: int, module: str) -> str | None:
-        base = here[: len(here) - level + 1] if level else []
-        full = ".".join([*base, module] if module else base)
-        if full != PACKAGE and not full.startswith(f"{PACKAGE}."):
-            return None
-        return full.removeprefix(PACKAGE).removeprefix(".")
-
-    if file.endswith((".pyx", ".pxd")):
-        found = [
-            (len(dots), module, re.findall(r"\w+", names))
-            for dots, module, names in _PYX_FROM.findall(text)
-        ]
-        found += [(0, module, []) for module in _PYX_IMPORT.findall(text)]
-    else:
-        found = []
-        for node in ast.walk(ast.parse(text, file)):
-            if isinstance(node, ast.ImportFrom):
-                found.append((node.level, node.module or "", [a.name for a in node.names]))
-            elif isinstance(node, ast.Import):
-                found += [(0, alias.name, []) for alias in node.names]
-    for level, module, names in found:
-        target = absolute(level, module)
-        if target is not None:
-            for name in names or [""]:
-                yield target, name
-
-
-def _target(module: str, name: str) -> str:
-    """Return the file that ``from neotasker.module import name`` gets its name from."""
-    parts = [*module.split("."), name] if module else [name]
-    for length in range(len(parts), 0, -1):
-        path = "/".join(part for part in parts[:length] if part)
-        for candidate in (f"{path}.py", f"{path}.pyx", f"{path}/__init__.py"):
-            if path and (HOUSE / candidate).exists():
-                return candidate
-    return "__init__.py"
+FILES = house.files(HOUSE)
+IMPORTS = {file: house.imports(HOUSE, file) for file in FILES}
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_imports_point_to_lower_floors(file):
-    assert file in FLOOR_OF, f"{file} has no floor: give it one in docs/design.md"
+    room = house.room_of(file)
+    assert room in FLOOR_OF, f"{file} is in no room: give it one in docs/design.md"
     wrong = sorted(
-        f"{file} (floor {FLOOR_OF[file]}) imports {target} (floor {FLOOR_OF.get(target)})"
-        for target in {_target(*found) for found in _imports(file)}
-        if target != file and FLOOR_OF[target] >= FLOOR_OF[file]
+        f"{file} (floor {FLOOR_OF[room]}) imports {target} (floor {FLOOR_OF.get(other)})"
+        for target in IMPORTS[file]
+        if (other := house.room_of(target)) != room and FLOOR_OF[other] >= FLOOR_OF[room]
     )
     assert not wrong, "\n".join(wrong)
 
 
-def test_documented_table_is_the_one_held_here():
-    text = (TREE / "docs" / "design.md").read_text(encoding="utf-8")
-    documented: dict[int, set[str]] = {}
-    for floor, cell in _ROW.findall(text):
-        documented.setdefault(int(floor), set()).update(re.findall(r"`([\w./]+)`", cell))
-    assert documented == FLOORS
+@pytest.mark.parametrize("room", sorted(FLOOR_OF))
+def test_files_of_a_room_import_one_another_in_one_direction(room):
+    """No circle: some file imports none of those that are left, again and again."""
+    left = {file for file in FILES if house.room_of(file) == room}
+    while left:
+        free = {file for file in left if not house.imports(HOUSE, file, types=False) & left}
+        assert free, f"these import one another in a circle: {', '.join(sorted(left))}"
+        left -= free
+
+
+def test_each_file_is_told_of_in_the_design():
+    named = re.findall(r"`([\w./]+)`", house.section(DESIGN))
+    told = tuple(f"/{name.removesuffix('.py')}" for name in named)
+    missing = [
+        file
+        for file in FILES
+        if not file.endswith("__init__.py")
+        and not any(
+            f"/{name}".endswith(t) for name in (file, file.rpartition(".")[0]) for t in told
+        )
+    ]
+    assert not missing, f"docs/design.md does not say what is in {', '.join(missing)}"
 
 
 def test_table_names_only_what_exists():
-    missing = sorted(entry for entry in FLOOR_OF if not (HOUSE / entry).exists())
-    assert not missing, f"docs/design.md names what is not there: {', '.join(missing)}"
+    there = {house.room_of(file) for file in FILES}
+    assert set(FLOOR_OF) == there
+
+
+def test_no_folder_is_too_full_and_no_file_too_long():
+    folders = [HOUSE, *(path for path in HOUSE.rglob("*") if path.is_dir())]
+    full = [f.name for f in folders if len(list(f.glob("*.py"))) > MOST_FILES]
+    assert not full
+    long = []
+    for path in HOUSE.rglob("*"):
+        if path.suffix in {".py", ".pyx", ".pxi"}:
+            lines = path.read_text(encoding="utf-8").count("\n")
+            core = path.suffix != ".py" or path.parent.name == "core"
+            if lines > (MOST_LINES_OF_CORE if core else MOST_LINES):
+                long.append(f"{path.relative_to(HOUSE)}: {lines}")
+    assert not long
+
+
+def test_no_two_names_are_taken_for_one_another():
+    # `f` is a public path of older programs, and short for the other one.
+    stems = {PurePosixPath(file).stem for file in FILES} - {"__init__", "__main__", "f"}
+    alike = [
+        (one, other)
+        for one in stems
+        for other in stems
+        if one != other and re.fullmatch(rf"{re.escape(one)}(e?s|_?(table|list|er|ed))", other)
+    ]
+    assert not alike
+
+
+def test_each_compiled_part_has_its_twin():
+    core = HOUSE / "core"
+    compiled = {path.stem for path in core.glob("*.pxi")}
+    pure = {path.stem for path in core.glob("*.py")} - {"__init__"}
+    assert compiled == pure
+    included = re.findall(
+        r'^include "core/(\w+)\.pxi"$', (HOUSE / "_core.pyx").read_text(encoding="utf-8"), re.M
+    )
+    assert sorted(included) == sorted(compiled)
+
+
+def test_picture_shows_the_house_as_it_is():
+    drawn = (TREE / "docs" / "house.svg").read_text(encoding="utf-8")
+    assert drawn == house.draw(HOUSE, FLOORS), "draw it again: python docs/house.py"

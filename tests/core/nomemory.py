@@ -23,7 +23,7 @@ from concurrent import futures
 from functools import partial
 
 import neotasker
-from neotasker._accel import TickerCore
+from neotasker.core import TickerCore
 
 PATIENCE = 10.0
 MOST = 400  # allocations of one operation

@@ -24,7 +24,7 @@ WHERE: contextvars.ContextVar[str] = contextvars.ContextVar("WHERE", default="ou
 
 @pytest.fixture
 def start(nt):
-    from neotasker._accel import EagerStart
+    from neotasker.core import EagerStart
 
     return lambda loop: EagerStart(loop).make
 
@@ -296,7 +296,7 @@ def test_a_loop_with_a_call_soon_of_its_own_keeps_it(start):
 
 
 def test_only_a_loop_that_can_be_changed_lets_tasks_begin_at_once(nt):
-    from neotasker._accel import EagerStart
+    from neotasker.core import EagerStart
 
     class Slotted:
         __slots__ = ()
@@ -337,7 +337,7 @@ def test_one_that_is_put_there_while_a_task_is_made_stays(start):
 
 @pytest.mark.parametrize("uses", ["eager", "a factory", "a call_soon of its own"])
 def test_loops_make_eager_tasks_unless_somebody_else_has_a_say(nt, uses):
-    from neotasker.aloop import LoopGate
+    from neotasker.loops.gate import LoopGate
 
     async def target() -> None: ...
 

@@ -309,7 +309,7 @@ def test_no_allocation_that_fails_stops_the_compiled_core(both_cores):
 
 
 def test_a_mailbox_takes_back_what_it_cannot_announce(nt):
-    from neotasker._accel import Mailbox
+    from neotasker.core import Mailbox
 
     broken = [True]
     woken = []

@@ -23,7 +23,7 @@ def counts_references():
 
 @pytest.fixture
 def future_type(nt):
-    class Plain(nt._accel.FutureCore, futures.Future):
+    class Plain(nt.core.FutureCore, futures.Future):
         pass
 
     return Plain

@@ -81,11 +81,11 @@ by_class = pytest.mark.parametrize("cls", CLASSES)
 
 def _constructor_in_source(cls: str) -> Parameters:
     """Read ``__init__`` of a compiled class: the interpreter sees only a slot there."""
-    source = (HOUSE / "_core.pyx").read_text(encoding="utf-8")
+    source = "".join(p.read_text(encoding="utf-8") for p in HOUSE.glob("core/*.pxi"))
     _, _, body = source.partition(f"\ncdef class {cls}")
     body = re.split(r"\n(?=\S)", body, maxsplit=1)[0]
     found = re.search(r"\n    def __init__\((.*?)\):", body, re.DOTALL)
-    assert found, f"no __init__ in {cls} of _core.pyx"
+    assert found, f"no __init__ of {cls} in the compiled parts"
     parameters: Parameters = []
     kind = PLAIN
     for part in found[1].split(","):
@@ -110,7 +110,7 @@ def test_package_runs_on_the_core_it_was_loaded_for(nt, request):
     assert nt.COMPILED is (request.node.callspec.params["nt"] == "compiled")
     assert _core(nt).COMPILED is nt.COMPILED
     assert _core(nt).Dispatcher.__module__ == (
-        "neotasker._core" if nt.COMPILED else "neotasker._core_py"
+        "neotasker._core" if nt.COMPILED else "neotasker.core.dispatcher"
     )
 
 

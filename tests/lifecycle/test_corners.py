@@ -120,7 +120,7 @@ def test_cron_without_a_zone_goes_by_the_machines(nt, supervisor, monkeypatch, t
 
 
 def test_clock_of_the_machine_is_that_of_time(nt):
-    from neotasker.clock import SystemClock
+    from neotasker.base.clock import SystemClock
 
     clock = SystemClock()
     assert math.isclose(clock.monotonic(), time.monotonic(), abs_tol=60)
@@ -282,7 +282,7 @@ def test_readme_names_only_files_that_are_there():
 def test_a_signature_that_cannot_be_read_at_once_is_read_again(nt, monkeypatch):
     import inspect
 
-    from neotasker.signatures import parameters_of
+    from neotasker.base.signatures import parameters_of
 
     failures = [SystemError("AST constructor recursion depth mismatch")] * 3
     signature = inspect.signature

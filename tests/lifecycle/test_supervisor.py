@@ -292,7 +292,7 @@ def test_bad_sizes_are_refused_and_change_nothing(supervisor, sizes, error):
 def test_the_default_width_is_cpu_count_times_five(nt):
     supervisor = nt.TaskSupervisor("test")
     info = supervisor.get_info().pool
-    assert info["pool_size"] == info["max_size"] == nt.priority.default_width()
+    assert info["pool_size"] == info["max_size"] == nt.base.priority.default_width()
     assert (info["reserve_normal"], info["reserve_high"], info["min_size"]) == (0, 0, 0)
 
 

@@ -600,7 +600,7 @@ def test_stop_races_with_spawn_and_no_future_is_left(nt):
 def test_a_foreign_loop_has_the_face_of_an_aloop(nt):
     async def main():
         loop = asyncio.get_running_loop()
-        port = nt.aloop.ForeignLoop(loop)
+        port = nt.loops.port.ForeignLoop(loop)
         assert port.active
         assert port.get_loop() is loop
 
@@ -623,7 +623,7 @@ def test_a_foreign_loop_has_the_face_of_an_aloop(nt):
 
 def test_what_waits_for_a_foreign_loop_ends_when_that_is_closed(nt):
     loop = asyncio.new_event_loop()
-    port = nt.aloop.ForeignLoop(loop)
+    port = nt.loops.port.ForeignLoop(loop)
     future = port.spawn_coroutine_threadsafe(returns(1))
     loop.close()
     with pytest.raises(nt.AloopError):
@@ -631,7 +631,7 @@ def test_what_waits_for_a_foreign_loop_ends_when_that_is_closed(nt):
     with pytest.raises(futures.CancelledError):
         future.result(0)
     with pytest.raises(TypeError, match="asyncio loop"):
-        nt.aloop.ForeignLoop(5)
+        nt.loops.port.ForeignLoop(5)
 
 
 # Forks.

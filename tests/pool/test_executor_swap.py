@@ -276,7 +276,7 @@ def test_a_task_that_was_cancelled_does_not_come_back_with_a_replaced_executor(
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 
-    class Raced(nt.launcher.Launcher):
+    class Raced(nt.pool.launcher.Launcher):
         def __call__(self, task):
             if task in tasks[:1]:  # as another thread may do, between the pick and this
                 assert task.cancel()
@@ -306,7 +306,7 @@ def test_a_task_that_was_cancelled_does_not_come_back_with_a_replaced_executor(
 
 
 def test_tasks_go_on_to_the_executor_though_one_cannot_be_given_back(nt, threads):
-    class Failing(nt.launcher.Launcher):
+    class Failing(nt.pool.launcher.Launcher):
         def __call__(self, task):
             if task is not first[0]:
                 return super().__call__(task)
@@ -357,12 +357,12 @@ def test_an_executor_that_breaks_in_a_forked_child_is_mended_there(nt):
         pool = neotasker.TaskPool(1)
         pool.use_executor(Broken())
         meet, go_on = threading.Event(), threading.Event()
-        mend = neotasker.launcher.Launcher._mend
+        mend = neotasker.pool.launcher.Launcher._mend
         def slowly(self):
             meet.set()
             go_on.wait()
             mend(self)
-        neotasker.launcher.Launcher._mend = slowly
+        neotasker.pool.launcher.Launcher._mend = slowly
         task = pool.submit(int)
         meet.wait()
         """,

@@ -301,17 +301,17 @@ def test_a_task_knows_its_id_priority_status_and_times(nt, flood):
         settled(pool, flood, 1)
         task = pool.lane(nt.TASK_HIGH).submit(int)
         assert task.priority is nt.TASK_HIGH
-        assert task.status == nt.task.TaskStatus.QUEUED
+        assert task.status == nt.pool.task.TaskStatus.QUEUED
         assert task.id == task.id and task.id != blocking.id
-        assert blocking.status == nt.task.TaskStatus.STARTED
+        assert blocking.status == nt.pool.task.TaskStatus.STARTED
         assert task.time_queued is not None and task.time_started is None
         flood.release()
         task.result(10)
-        assert task.status == nt.task.TaskStatus.COMPLETED
+        assert task.status == nt.pool.task.TaskStatus.COMPLETED
         assert task.time_queued <= task.time_started <= task.time_finished <= time.monotonic()
         failed = pool.submit(divmod, 1, 0)
         assert isinstance(failed.exception(10), ZeroDivisionError)
-        assert failed.status == nt.task.TaskStatus.FAILED
+        assert failed.status == nt.pool.task.TaskStatus.FAILED
 
 
 def test_a_cancelled_task_never_runs_and_leaves_its_lane(nt, flood):
@@ -323,7 +323,7 @@ def test_a_cancelled_task_never_runs_and_leaves_its_lane(nt, flood):
         for task in tasks[::2]:
             assert task.cancel()
         assert pool._work_queue.qsize() == 100
-        assert tasks[0].status == nt.task.TaskStatus.CANCELED
+        assert tasks[0].status == nt.pool.task.TaskStatus.CANCELED
         flood.release()
     assert ran == list(range(1, 200, 2))
 

@@ -158,7 +158,7 @@ def test_submitters_blocked_at_the_bound_all_get_through(nt, slices):
 
 
 def test_every_timer_fires_once_or_was_cancelled(nt, slices):
-    ticker = nt._accel.TickerCore()
+    ticker = nt.core.TickerCore()
     fired: Counter[int] = Counter()
     cancelled: list[int] = []
     total = 6 * 400
@@ -198,7 +198,7 @@ def test_every_timer_fires_once_or_was_cancelled(nt, slices):
 def test_a_mailbox_hands_over_every_item_once_in_the_order_of_each_sender(nt, slices):
     wakes = threading.Semaphore(0)
     got: list[tuple[int, int]] = []
-    mailbox = nt._accel.Mailbox(wakes.release, got.append)
+    mailbox = nt.core.Mailbox(wakes.release, got.append)
     stop = threading.Event()
 
     def reader():

@@ -24,7 +24,7 @@ class Both:
 
     def __init__(self, nt: Any) -> None:
         self.now = 0
-        self.ticker = nt._accel.TickerCore(lambda: self.now)
+        self.ticker = nt.core.TickerCore(lambda: self.now)
         self.fired: list[int] = []
         self.timers: dict[int, Any] = {}  # those that are active, by number
         self.heap: list[tuple[int, int, int]] = []  # due, serial, number
@@ -193,7 +193,7 @@ class Target:
 @pytest.mark.parametrize("way", ["cancel", "clear"])
 def test_callbacks_of_timers_that_wait_in_line_are_let_go(nt, way):
     now = [0.0]
-    ticker = nt._accel.TickerCore(lambda: now[0])
+    ticker = nt.core.TickerCore(lambda: now[0])
     targets = [Target() for _ in range(100)]
     watched = [weakref.ref(target) for target in targets]
     timers = [ticker.call_every(10, target) for target in targets]

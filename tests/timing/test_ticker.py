@@ -38,7 +38,7 @@ def hand():
 
 @pytest.fixture
 def ticker(nt, hand):
-    ticker = nt._accel.TickerCore(hand)
+    ticker = nt.core.TickerCore(hand)
     yield ticker
     ticker.clear()
 
@@ -197,7 +197,7 @@ def test_what_is_no_callback_or_policy_is_refused(ticker):
 
 def test_timers_are_made_by_the_ticker_alone(nt):
     with pytest.raises(TypeError, match="call_at"):
-        nt._accel.TimerCore()
+        nt.core.TimerCore()
 
 
 # In a thread.
@@ -205,7 +205,7 @@ def test_timers_are_made_by_the_ticker_alone(nt):
 
 @pytest.fixture
 def running(nt):
-    ticker = nt._accel.TickerCore()
+    ticker = nt.core.TickerCore()
     thread = threading.Thread(target=ticker.run)
     thread.start()
     yield ticker
@@ -232,7 +232,7 @@ def test_a_far_timer_can_be_waited_for(running):
 
 
 def test_stop_ends_the_run_and_reset_allows_another(nt):
-    ticker = nt._accel.TickerCore()
+    ticker = nt.core.TickerCore()
     for _ in range(3):
         thread = threading.Thread(target=ticker.run)
         thread.start()
@@ -257,7 +257,7 @@ def test_a_saturated_tick_lets_other_threads_run(nt, running):
 
 def test_a_million_timers_half_cancelled_fire_once_each_in_order(nt, hand):
     total = 1_000_000 if nt.COMPILED else 50_000
-    ticker = nt._accel.TickerCore(hand)
+    ticker = nt.core.TickerCore(hand)
     rng = random.Random(5)
     fired: list[float] = []
     times = [rng.random() * 1000 for _ in range(total)]
@@ -284,7 +284,7 @@ class HeapMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.hand = Hand()
-        self.ticker = self.nt._accel.TickerCore(self.hand)
+        self.ticker = self.nt.core.TickerCore(self.hand)
         self.pending: list[tuple[float, int, Any]] = []
         self.fired: list[int] = []
         self.made = 0
@@ -331,7 +331,7 @@ def test_the_heap_agrees_with_a_sorted_list(nt):
 
 def test_one_hundred_thousand_timers_all_fire_and_none_early(nt):
     total = 100_000 if nt.COMPILED else 20_000
-    ticker = nt._accel.TickerCore()
+    ticker = nt.core.TickerCore()
     thread = threading.Thread(target=ticker.run)
     thread.start()
     early: list[float] = []
@@ -354,7 +354,7 @@ def test_one_hundred_thousand_timers_all_fire_and_none_early(nt):
 def test_a_timer_of_the_past_rouses_nobody_who_is_awake(nt, hand):
     # A wake-up that nobody waits for would be there for whoever sleeps on that lock next.
     for _ in range(100):
-        ticker = nt._accel.TickerCore(hand)
+        ticker = nt.core.TickerCore(hand)
         ticker.call_at(-5, int)
         assert ticker.tick() == 1
         del ticker
@@ -369,7 +369,7 @@ def test_a_timer_of_the_past_rouses_nobody_who_is_awake(nt, hand):
 
 @pytest.fixture
 def real(nt):
-    ticker = nt._accel.TickerCore()
+    ticker = nt.core.TickerCore()
     yield ticker
     ticker.clear()
 

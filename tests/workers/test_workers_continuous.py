@@ -120,7 +120,7 @@ def test_a_worker_that_always_raises_backs_off(make, caplog):
 
 
 def test_the_back_off_ends_at_one_second(nt):
-    from neotasker.restarts import Restarts
+    from neotasker.base.restarts import Restarts
 
     restarts = Restarts(first=0.01)
     pauses = [restarts.next_pause(0.0) for _ in range(10)]
@@ -160,7 +160,7 @@ def test_a_worker_is_given_up_after_too_many_restarts(make, caplog):
 
 
 def test_restarts_count_within_the_period_only(nt):
-    from neotasker.restarts import Restarts
+    from neotasker.base.restarts import Restarts
 
     restarts = Restarts("on_error", 2, 10.0, 0.01)
     assert [restarts.next_pause(now) is None for now in (0, 5, 9, 10.5, 11, 21)] == [

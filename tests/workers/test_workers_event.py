@@ -389,9 +389,9 @@ def test_a_trigger_while_the_life_before_ends_is_answered_by_the_next(nt, host, 
 
 def test_a_run_that_the_pool_refuses_is_tried_again(nt, host, monkeypatch, caplog):
     """As when the system has no thread left to give."""
-    import neotasker.runs
+    import neotasker.workers.in_pool
 
-    monkeypatch.setattr(neotasker.runs, "_RETRY", 0.02)
+    monkeypatch.setattr(neotasker.workers.in_pool, "_RETRY", 0.02)
     refusals = [RuntimeError("can't start new thread")] * 2
     worker = nt.BackgroundEventWorker("e", lambda: None, supervisor=host)
     worker.start()

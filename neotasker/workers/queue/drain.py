@@ -12,10 +12,10 @@ from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple
 
-from ..errors import QueueFull
-from ..host import Host
-from ..lives import Call
-from .base import running_loop
+from ...errors import QueueFull
+from ...host import Host
+from ...loops.port import running_loop
+from ..call import Call
 from .stores import Fifo, Inbox, Keyed, Store
 from .turns import TurnLife
 

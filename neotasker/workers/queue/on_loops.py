@@ -10,11 +10,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ..errors import QueueFull, WorkerNotStarted
-from ..host import Host
-from ..lives import Call
-from ..runs import LoopRuns, is_own_cancellation
-from .base import running_loop
+from ...errors import QueueFull, WorkerNotStarted
+from ...host import Host
+from ...loops.port import running_loop
+from ..call import Call
+from ..in_loop import LoopRuns, is_own_cancellation
 from .drain import QueueOptions
 from .stores import Fifo
 from .turns import TurnLife

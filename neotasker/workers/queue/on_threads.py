@@ -9,10 +9,10 @@ from functools import partial
 from queue import Full
 from typing import Any
 
-from ..errors import QueueFull
-from ..host import Host
-from ..lives import Call
-from .base import running_loop
+from ...errors import QueueFull
+from ...host import Host
+from ...loops.port import running_loop
+from ..call import Call
 from .drain import QueueOptions
 from .turns import TurnLife
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from itertools import count
 from typing import Any
 
-from .._accel import Mailbox
+from ...core import Mailbox
 
 __all__ = ["Fifo", "Inbox", "Keyed", "Store"]
 

@@ -9,21 +9,21 @@ from concurrent.futures import Executor
 from functools import partial
 from queue import Full
 from threading import get_ident
-from time import monotonic
 from typing import Any
 
-from ..errors import WorkerNotStarted
-from ..host import Host
-from ..launcher import keeps_threads
-from ..lives import Call, Life
-from ..runs import LoopRuns, hand_over, is_own_cancellation, timed
+from ...errors import WorkerNotStarted
+from ...host import Host
+from ...pool.launcher import keeps_threads
+from ..call import Call
+from ..in_loop import LoopRuns, is_own_cancellation, timed
+from ..in_pool import hand_over
+from ..life import Life
+from .pace import Pace
 
 __all__ = ["TurnLife"]
 
 logger = logging.getLogger("neotasker")
 
-_QUANTUM = 0.005  # seconds after which a turn lets others have the thread, or the loop
-_SHORT = 0.0002  # seconds between two looks at the clock that make the next one come later
 _RETRY = 1.0  # seconds until a turn that the pool would not take is handed to it again
 
 
@@ -279,7 +279,7 @@ class TurnLife(Life):
         """Run what there is; return whether the quantum was over before that."""
         run, checks, tally = self.call.bound, self.call.checks_result, self.tally
         single = self._width == 1
-        pace = _Pace()
+        pace = Pace()
         ticket: Any = None
         gots: list[Any] = []
         while True:
@@ -395,7 +395,7 @@ class TurnLife(Life):
     async def _drain_on_loop(self) -> None:
         """Run what there is."""
         run, timeout, tally = self.call.bound, self.call.timeout, self.tally
-        pace = _Pace()
+        pace = Pace()
         ticket: Any = None
         gots: list[Any] = []
         while True:
@@ -427,7 +427,7 @@ class TurnLife(Life):
                 except BaseException:
                     self._give_back(ticket, gots)
                     raise
-                pace = _Pace()
+                pace = Pace()
 
     async def _timed(self, got: Any, timeout: float) -> Any:
         assert self.driver is not None
@@ -497,23 +497,3 @@ class TurnLife(Life):
         if get_ident() in self._threads:
             return True
         return self.driver is not None and self.driver.inside()
-
-
-class _Pace:
-    """Says when a turn has had its quantum, looking at the clock as often as it must."""
-
-    __slots__ = ("_last", "_until", "count", "every")
-
-    def __init__(self) -> None:
-        self._last = monotonic()
-        self._until = self._last + _QUANTUM
-        self.count = 0  # runs since the last look
-        self.every = 1  # runs until the next
-
-    def is_over(self) -> bool:
-        """Look at the clock."""
-        now = monotonic()
-        self.count = 0
-        self.every = min(2 * self.every, 16) if now - self._last < _SHORT else 1
-        self._last = now
-        return now >= self._until

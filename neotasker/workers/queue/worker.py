@@ -6,12 +6,13 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from ..host import Host
-from ..lives import Life
-from .continuous import BackgroundAsyncWorker
+from ...base.known_as import known_as
+from ...host import Host
+from ..continuous import BackgroundAsyncWorker
+from ..life import Life
 from .drain import QueueLife, QueueOptions
-from .loopqueue import LoopQueueLife
-from .threadqueue import ThreadQueueLife
+from .on_loops import LoopQueueLife
+from .on_threads import ThreadQueueLife
 from .turns import TurnLife
 
 __all__ = ["BackgroundQueueWorker", "ItemQueue"]
@@ -54,6 +55,7 @@ class ItemQueue:
         await self._life.put_async(item)
 
 
+@known_as("neotasker.workers.queue")
 class BackgroundQueueWorker(BackgroundAsyncWorker):
     """Runs its target for each item that is put, in order.
 

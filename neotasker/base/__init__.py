@@ -1,0 +1,1 @@
+"""What knows nothing of the rest: priorities, progress, clocks, latches, seconds."""

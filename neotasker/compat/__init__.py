@@ -1,0 +1,1 @@
+"""What only older programs ask for."""

@@ -1,0 +1,108 @@
+# The mailbox: the way into an event loop of another thread.
+#
+# Guarantees, assumes: see `Mailbox` in mailbox.py.
+#
+# The twin, mailbox.py, leaves nothing out.
+
+@cython.final
+cdef class Mailbox:
+    """A queue into another thread's loop that costs one wake-up per burst."""
+
+    cdef nt_mutex mutex  # protects the items and the two flags
+    cdef list items
+    cdef bint posted
+    cdef bint closed
+    cdef object wake
+    cdef object handle
+
+    def __init__(self, wake, handle):
+        self.wake = wake
+        self.handle = handle
+
+    def post(self, item):
+        """Hand over an item; return False if the mailbox is closed.
+
+        If the loop cannot be woken the item is taken back, and the exception raised.
+        """
+        cdef bint first = False, closed, lacks = True
+        cdef list fresh = None
+        while lacks:
+            nt_lock(&self.mutex)
+            closed = self.closed
+            lacks = not closed and self.items is None and fresh is None
+            if not lacks:
+                break
+            nt_unlock(&self.mutex)
+            fresh = []  # not under the mutex: to make one may run the collector
+        try:
+            if not closed:
+                if self.items is None:
+                    self.items = fresh
+                self.items.append(item)  # there may be no memory for it
+                first = not self.posted
+                self.posted = True
+        finally:
+            nt_unlock(&self.mutex)
+        if first:
+            try:
+                self.wake()
+            except BaseException:
+                if take_back(self, item):
+                    raise
+                # Somebody else's wake-up has come so far.
+        return not closed
+
+    def drain(self):
+        """Handle what was posted: called in the loop's thread."""
+        cdef list items = None
+        nt_lock(&self.mutex)
+        items = self.items
+        self.items = None
+        self.posted = False
+        nt_unlock(&self.mutex)
+        if items is None:
+            return
+        for item in items:
+            try:
+                self.handle(item)
+            except BaseException:
+                try:
+                    logger.exception("exception in the handler of a mailbox")
+                except BaseException:  # there is no memory for that: the others go on
+                    pass
+
+    def close(self):
+        """Refuse further items and return those that were not handled."""
+        cdef list items = None
+        nt_lock(&self.mutex)
+        self.closed = True
+        items = self.items
+        self.items = None
+        nt_unlock(&self.mutex)
+        return [] if items is None else items
+
+    def abandon(self):
+        """Do what `close` does, in a forked child."""
+        memset(&self.mutex, 0, sizeof(nt_mutex))
+        return self.close()
+
+    def __len__(self):
+        cdef list items = self.items
+        return 0 if items is None else len(items)
+
+
+cdef bint take_back(Mailbox self, object item) except -1:
+    """Let the next item wake the loop, and take this one out; False if it is gone."""
+    cdef Py_ssize_t at
+    cdef bint found = False
+    nt_lock(&self.mutex)
+    self.posted = False
+    if self.items is not None:
+        for at in range(len(self.items)):
+            if self.items[at] is item:
+                found = True
+                break
+        if found:
+            del self.items[at]  # `item` keeps it alive
+    nt_unlock(&self.mutex)
+    return found

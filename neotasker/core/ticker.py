@@ -1,0 +1,243 @@
+"""The ticker: the loop that fires what is due.
+
+**Guarantees**, **assumes**: see `TickerCore`.
+
+The compiled twin is ``ticker.pxi``; neither leaves anything out.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from time import monotonic
+
+from .heap import Heap
+from .parking import make_parker
+from .timer import POLICIES, SKIP, TimerCore, slack_of
+
+__all__ = ["TickerCore"]
+
+logger = logging.getLogger("neotasker")
+
+
+class TickerCore(Heap):
+    """The clockwork: a heap of timers, and the loop that fires those that are due.
+
+    Guarantees: timers fire in order of due time, those of one due time in the order
+    in which they were set, each once per due time, and never early by the ticker's
+    clock. A timer with slack may fire later by that, so that those which fall due
+    meanwhile share its wake-up; of two with different slack the order is that of the
+    latest times. A cancelled timer does not fire once ``cancel`` has returned True, save for
+    a call that is on its way already. An exception in a callback is logged and
+    concerns no other timer.
+
+    Assumes: one thread at a time calls ``run`` or ``tick``. Callbacks take
+    microseconds; what takes longer belongs in the pool.
+
+    The lock protects the heap and the fields of its timers.
+    """
+
+    _timer_type = TimerCore
+
+    def __init__(self, now=None, slack=0.0):
+        super().__init__()
+        self._now = monotonic if now is None else now
+        self._by_hand = now is not None
+        self._slack = slack_of(slack)
+        self._parker = make_parker()
+        self._asleep_until = None  # None: awake
+        self._stopping = False
+        self._fires = 0
+
+    @property
+    def slack(self):
+        """How many seconds later than due timers may fire that have no slack of their own."""
+        return self._slack
+
+    @slack.setter
+    def slack(self, value):
+        self._slack = slack_of(value)
+
+    def _choose_slack(self, own, interval):
+        """Return the slack of a timer: its own, or the ticker's."""
+        if own is None:
+            slack = self._slack if interval is None else min(self._slack, interval / 2)
+        else:
+            slack = slack_of(own)
+            if interval is not None and slack and slack >= interval:
+                raise ValueError(
+                    f"slack must be less than the interval, {interval} s, not {own!r}"
+                )
+        # A clock that is turned by hand has no wake-ups to share.
+        return 0.0 if self._by_hand else slack
+
+    def _add(self, when, interval, policy, callback, args, slack):
+        if not callable(callback):
+            raise TypeError(f"the callback of a timer must be callable, not {callback!r}")
+        if when != when or when in (float("inf"), float("-inf")):
+            raise ValueError(f"a timer needs a finite time, not {when!r}")
+        timer = object.__new__(self._timer_type)
+        timer._callback = callback
+        timer._args = args
+        timer._when = when
+        timer.interval = interval
+        timer.slack = self._choose_slack(slack, interval)
+        timer._policy = policy
+        timer.runs = 0
+        timer.missed = 0
+        with self._lock:
+            timer._ticker = self
+            self._push(timer)
+            limit = when + timer.slack
+            rouse = self._asleep_until is not None and limit < self._asleep_until
+            if rouse:
+                self._asleep_until = None
+        if rouse:
+            self._parker.release()
+        return timer
+
+    def call_at(self, when, callback, /, *args, slack=None):
+        """Call ``callback(*args)`` on the tick at *when* (seconds of the ticker's clock).
+
+        Parameters:
+            slack: seconds by which it may be later, to share a wake-up with others; the
+                ticker's own when left out.
+
+        Returns:
+            The `Timer`.
+
+        Raises:
+            TypeError: the callback cannot be called.
+            ValueError: the time is not finite, or the slack not from 0 to an hour.
+        """
+        return self._add(float(when), None, SKIP, callback, args, slack)
+
+    def call_later(self, delay, callback, /, *args, slack=None):
+        """Call ``callback(*args)`` on the tick in *delay* seconds; negative: at the next.
+
+        Parameters:
+            slack: see `call_at`.
+
+        Returns:
+            The `Timer`.
+
+        Raises:
+            TypeError: the callback cannot be called.
+            ValueError: the delay is not finite, or the slack not from 0 to an hour.
+        """
+        return self._add(self._now() + delay, None, SKIP, callback, args, slack)
+
+    def call_every(self, interval, callback, /, *args, missed="skip", first=None, slack=None):
+        """Call ``callback(*args)`` on the tick every *interval* seconds, at a fixed rate.
+
+        Parameters:
+            interval: seconds, more than zero.
+            missed: what follows when the tick comes late by an interval or more:
+                ``'skip'`` keeps the phase, ``'delay'`` starts a new one, ``'burst'``
+                catches up (the words of tokio's ``MissedTickBehavior``).
+            first: seconds until the first call; one interval when left out.
+            slack: see `call_at`; less than the interval. Of the ticker's own slack, half
+                an interval is used at most. Due times do not drift by it.
+
+        Returns:
+            The `Timer`.
+
+        Raises:
+            TypeError: the callback cannot be called.
+            ValueError: the interval is not positive and finite, *missed* unknown, or the
+                slack out of range.
+        """
+        interval = float(interval)
+        if not 0 < interval < float("inf"):
+            raise ValueError(f"interval must be positive and finite seconds, not {interval!r}")
+        if missed not in POLICIES:
+            raise ValueError(f"missed must be 'skip', 'delay' or 'burst', not {missed!r}")
+        first = interval if first is None else float(first)
+        return self._add(self._now() + first, interval, POLICIES[missed], callback, args, slack)
+
+    def tick(self):
+        """Fire the timers that are due; return how many did."""
+        now = self._now()
+        fired = 0
+        while not self._stopping:
+            with self._lock:
+                due = self._pop_due(now)
+                if due is not None and due[0].interval is not None:
+                    self._rearm(due[0], now)
+            if due is None:
+                break
+            callback, args = due[1]
+            fired += 1
+            try:
+                callback(*args)
+            except BaseException:
+                logger.exception("exception in timer callback %r", callback)
+            due = callback = args = None
+        self._fires += fired
+        return fired
+
+    def run(self):
+        """Fire timers as they fall due until `stop`: the body of the ticker's thread."""
+        while True:
+            self.tick()
+            with self._lock:
+                if self._stopping:
+                    return
+                until = self._next_due()
+                pause = None if until is None else until - self._now()
+                if pause is not None and pause <= 0:
+                    continue
+                self._asleep_until = float("inf") if until is None else until
+            if pause is None:
+                self._parker.acquire()
+            elif not self._parker.acquire(timeout=min(pause, threading.TIMEOUT_MAX)):
+                with self._lock:
+                    roused = self._asleep_until is None
+                    self._asleep_until = None
+                if roused:
+                    self._parker.acquire()
+
+    def stop(self):
+        """Make `run` return after the callbacks of this tick."""
+        with self._lock:
+            self._stopping = True
+            rouse = self._asleep_until is not None
+            self._asleep_until = None
+        if rouse:
+            self._parker.release()
+
+    def reset(self):
+        """Make the ticker ready for another `run`."""
+        with self._lock:
+            self._stopping = False
+
+    def clear(self):
+        """Cancel every timer; return how many there were."""
+        with self._lock:
+            timers = [e[2] for e in self._heap if e[2] is not None]
+        return sum(timer.cancel() for timer in timers)
+
+    def abandon(self):
+        """Forget all timers: in a forked child, which has not got the ticker's thread."""
+        self._lock = threading.RLock()
+        self._asleep_until = None
+        self._stopping = True
+        self.clear()
+
+    @property
+    def next_due(self):
+        """When the next timer is to fire, its slack used: seconds of the clock, or None."""
+        with self._lock:
+            return self._next_due()
+
+    @property
+    def fires(self):
+        """How many timers have fired."""
+        return self._fires
+
+    def now(self):
+        """Return the time of the ticker's clock, in seconds."""
+        return self._now()
+
+    def __len__(self):
+        return len(self._heap) - self._dead

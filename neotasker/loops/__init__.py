@@ -1,0 +1,1 @@
+"""Aloops, and the way into any asyncio loop."""

@@ -1,0 +1,151 @@
+"""`LoopPort`: what aloops and foreign loops have in common; `ForeignLoop`, one of others."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
+from functools import partial
+from types import CoroutineType
+from typing import Any, TypeVar
+
+from ..errors import AloopError
+from .gate import CoroutineFuture, LoopGate
+
+__all__ = ["ForeignLoop", "LoopPort", "running_loop"]
+
+T = TypeVar("T")
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the loop that runs in this thread, or None."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+class LoopPort:
+    """What aloops and foreign loops have in common: a name, a loop, and the way into it."""
+
+    name: str
+    _gate: LoopGate | None
+
+    @property
+    def active(self) -> bool:
+        """Whether the loop takes coroutines."""
+        return self._gate is not None
+
+    def get_loop(self) -> asyncio.AbstractEventLoop | None:
+        """Return the asyncio loop, or None while it does not run."""
+        gate = self._gate
+        return None if gate is None else gate.loop
+
+    def _refusal(self) -> AloopError:
+        return AloopError(f"{self.name} does not run")
+
+    def spawn_coroutine_threadsafe(self, coro: Coroutine[Any, Any, T]) -> CoroutineFuture[T]:
+        """Run a coroutine in the loop, from any thread; return its future.
+
+        Raises:
+            TypeError: *coro* is not a coroutine.
+            AloopError: the loop does not run; the coroutine was closed.
+        """
+        if type(coro) is not CoroutineType and not asyncio.iscoroutine(coro):
+            hint = ": call it first" if inspect.iscoroutinefunction(coro) else ""
+            raise TypeError(f"a coroutine is needed, not {coro!r}{hint}")
+        gate = self._gate
+        if gate is not None:
+            future: CoroutineFuture[T] = CoroutineFuture()
+            future._gate = gate
+            if gate.post((future, coro, copy_context())):
+                return future
+        coro.close()
+        raise self._refusal()
+
+    def run_coroutine_threadsafe(self, coro: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the loop and return its result, blocking the caller.
+
+        Raises:
+            TypeError: *coro* is not a coroutine.
+            AloopError: the loop does not run, or this is its own thread, which would
+                wait for itself; the coroutine was closed.
+        """
+        if self._is_own_thread():
+            if asyncio.iscoroutine(coro):
+                coro.close()
+            raise AloopError(
+                f"{self.name}: run_coroutine_threadsafe called in the loop's own thread would "
+                "wait for itself: await the coroutine there, or use spawn_coroutine_threadsafe"
+            )
+        result: T = self.spawn_coroutine_threadsafe(coro).result()
+        return result
+
+    def _is_own_thread(self) -> bool:
+        running = running_loop()
+        return running is not None and running is self.get_loop()
+
+    def _inner_gate(self) -> LoopGate | None:
+        """Return the gate for what belongs to those that run in the loop already."""
+        return self._gate
+
+    def call_soon(self, fn: Callable[..., object], /, *args: Any) -> None:
+        """Call ``fn(*args)`` in the loop's thread soon, from any thread.
+
+        A loop that was told to stop does so as long as coroutines run in it.
+
+        Raises:
+            AloopError: the loop does not run.
+        """
+        gate = self._inner_gate()
+        if gate is None or not gate.post(partial(fn, *args)):
+            raise self._refusal()
+
+    def create_task(
+        self,
+        coro: Coroutine[Any, Any, T],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> asyncio.Task[T]:
+        """Return a task of the loop, held until it ends: in the loop's thread only.
+
+        Raises:
+            AloopError: the loop does not run; the coroutine was closed.
+        """
+        gate = self._inner_gate()
+        if gate is None:
+            coro.close()
+            raise self._refusal()
+        return gate.create_task(coro, name=name, context=context)
+
+
+class ForeignLoop(LoopPort):
+    """A loop that somebody else runs, with the face of an aloop.
+
+    Coroutines handed over while it rests start when it runs (again). One that is
+    closed is not active.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Put a gate before *loop*.
+
+        Raises:
+            TypeError: it is not an asyncio loop.
+        """
+        if not isinstance(loop, asyncio.AbstractEventLoop):
+            raise TypeError(f"an asyncio loop is needed, not {loop!r}")
+        self.loop = loop
+        self.name = f"<{type(loop).__name__}>"
+        self._open = LoopGate(loop)
+
+    @property
+    def _gate(self) -> LoopGate | None:  # type: ignore[override]
+        if self.loop.is_closed():
+            self._open.bury()
+            return None
+        return self._open
+
+    def _refusal(self) -> AloopError:
+        return AloopError(f"the loop {self.loop!r} is closed")

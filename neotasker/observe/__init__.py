@@ -1,0 +1,1 @@
+"""Sight into what runs: figures, and tasks that wait too long."""

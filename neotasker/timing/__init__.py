@@ -1,0 +1,1 @@
+"""What happens at its time: ticker, delays, timers of loops, virtual clocks, cron."""

@@ -1,0 +1,7 @@
+"""Queue workers: the worker, how it works through its items, and where they wait."""
+
+from __future__ import annotations
+
+from .worker import BackgroundQueueWorker, ItemQueue
+
+__all__ = ["BackgroundQueueWorker", "ItemQueue"]
