@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import host as _host
 from .base.priority import TASK_CRITICAL, TASK_HIGH, TASK_LOW, TASK_NORMAL, Priority
 from .base.progress import TT_COROUTINE, TT_MP, TT_THREAD, TaskType
-from .compat import older_paths as _older_paths
 from .core import COMPILED
 from .errors import (
     AloopError,
@@ -154,7 +154,21 @@ _WORKERS = (
 _HOMES |= dict.fromkeys(_WORKERS, "workers")
 _MODULES = {"cli", "embed", "f", "functions", "jobs", "locker", "testing", "workers"}
 
-_older_paths.install()
+
+class _OlderPaths:
+    """Finds modules that have moved, when the import system finds none of that name."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
+        """Answer the import system, as a finder of ``sys.meta_path``."""
+        if not name.startswith(f"{__name__}."):
+            return None
+        from .compat.older_paths import find_spec
+
+        return find_spec(name)
+
+
+sys.meta_path.append(_OlderPaths)
 
 _level_before_debug: int | None = None
 
@@ -180,10 +194,14 @@ def set_debug(mode: bool = True) -> None:
 
 def __getattr__(name: str) -> Any:
     """Import workers, jobs and the like when they are first asked for."""
-    if name in _MODULES or name in _older_paths.HOMES:
+    if name in _MODULES:
         return import_module(f"{__name__}.{name}")
     home = _HOMES.get(name)
     if home is None:
+        from .compat.older_paths import HOMES
+
+        if name in HOMES:
+            return import_module(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
     return value

@@ -90,6 +90,11 @@ class Restarts:
         """Begin with the first pause again at the next failure."""
         self._pause = self._first
 
+    def lived(self, seconds: float) -> None:
+        """Note how long it lived: past the longest pause that counts as a success."""
+        if seconds > BACKOFF_CAP:
+            self.succeeded()
+
     def describe_limit(self) -> str:
         """Return the limit in words, for the log."""
         if self._mode == "never":

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-__all__ = ["HOMES", "find_spec", "install"]
+__all__ = ["HOMES", "find_spec"]
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -40,7 +39,7 @@ HOMES = {
     "tasks": "compat.background",
     "tasktable": "pool.by_id",
     "ticker": "timing.ticker",
-    "timers": "timing.delays",
+    "timers": "timing.pooled_timer",
     "turn": "timing.advance",
     "virtual": "timing.virtual",
     "watch": "observe.watch",
@@ -74,16 +73,9 @@ class _Loader:
 def find_spec(
     fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
 ) -> ModuleSpec | None:
-    """Answer the import system, as a finder of ``sys.meta_path``."""
+    """Answer the import system; the package has it ask here when all others know nothing."""
     package, _, name = fullname.partition(".")
     home = HOMES.get(name) if package == PACKAGE else None
     if home is None:
         return None
     return ModuleSpec(fullname, _Loader(f"{PACKAGE}.{home}"))  # type: ignore[arg-type]
-
-
-def install() -> None:
-    """Have the import system ask here, after all others."""
-    here = sys.modules[__name__]
-    if not any(getattr(finder, "__name__", None) == __name__ for finder in sys.meta_path):
-        sys.meta_path.append(here)

@@ -14,8 +14,7 @@ from ..base.progress import TT_COROUTINE, TT_THREAD, TaskType, kind_of
 from ..base.seconds import check_delay
 from ..lifecycle.start import SupervisorLife
 from ..pool.pool import TaskPool
-from ..pool.task import Task
-from ..timing.delays import check_target
+from ..pool.task import Task, check_target
 
 if TYPE_CHECKING:
     from ..pool.processes import ProcessPool

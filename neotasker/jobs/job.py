@@ -20,13 +20,13 @@ from ..core import JobCore, TimerCore
 from ..pool.launcher import OwnRun, has_strayed, keeps_threads
 from ..timing.cron import Cron
 from ..timing.loopclock import Timing
+from ..timing.ticker import Missed
 
 __all__ = ["AsyncJob"]
 
 logger = logging.getLogger("neotasker")
 
 Overlap = Literal["skip"] | Literal["allow"] | Literal["queue"]
-Missed = Literal["skip"] | Literal["delay"] | Literal["burst"]
 
 _BEGUN = (None,)  # what `_on_done` is told of a run whose first step was made at once
 

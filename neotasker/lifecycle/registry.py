@@ -12,13 +12,14 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ..base.restarts import BACKOFF_CAP, RestartMode, Restarts
 from ..base.signatures import parameters_of
 from ..host import Host
 from ..loops.port import ForeignLoop, LoopPort
 
 if TYPE_CHECKING:
     import asyncio
+
+    from ..base.restarts import RestartMode, Restarts
 
 __all__ = ["Host", "Registry"]
 
@@ -35,7 +36,7 @@ class _Entry:
         self.scheduler = scheduler
         self.name = name if isinstance(name, str) else f"{type(scheduler).__name__}"
         self.port: LoopPort | None = None  # of an asynchronous one
-        self.restarts = Restarts("never")
+        self.restarts: Restarts | None = None  # likewise
         self.on_give_up: Callable[[], object] | None = None
         self.context: contextvars.Context | None = None
         self.born = 0.0
@@ -104,6 +105,8 @@ class Registry:
             UnknownAloop: there is no aloop of that name.
             AloopError: the aloop does not run.
         """
+        from ..base.restarts import Restarts  # workers come without
+
         _check(scheduler, "loop", "stop")
         entry = _Entry(scheduler)
         entry.restarts = Restarts(restart, max_restarts, period, self._host.poll_delay)
@@ -209,13 +212,13 @@ class Registry:
         if not self._has(entry):
             return
         restarts = entry.restarts
+        assert restarts is not None
         if not restarts.restarts_after(error is not None):
             if error is not None:
                 self._remove(entry)
             return
         now = self._host.ticker.now()
-        if now - entry.born > BACKOFF_CAP:
-            restarts.succeeded()
+        restarts.lived(now - entry.born)
         pause = restarts.next_pause(now)
         if pause is None:
             self._give_up(entry)
@@ -233,6 +236,7 @@ class Registry:
     def _give_up(self, entry: _Entry) -> None:
         if not self._remove(entry):
             return
+        assert entry.restarts is not None
         logger.critical(
             "scheduler %s is given up: %s", entry.name, entry.restarts.describe_limit()
         )

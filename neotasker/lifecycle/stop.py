@@ -37,13 +37,14 @@ _STARTS = 1.0  # seconds to wait for aloops that are just being started
 _GRACE = 0.1  # seconds, past the deadline, for a thread that was told to end only then
 
 
-@known_as("neotasker.stop")
-class StillRunning(NamedTuple):
-    """Something that did not end: its name, its age in seconds if known, and where it is."""
-
-    name: str
-    age: float | None
-    stack: str
+# Not as a class, whose annotations are text that each import would have to compile.
+StillRunning = NamedTuple(  # noqa: UP014
+    "StillRunning", [("name", str), ("age", float | None), ("stack", str)]
+)
+StillRunning.__doc__ = (
+    "Something that did not end: its name, its age in seconds if known, and where it is."
+)
+known_as("neotasker.stop")(StillRunning)
 
 
 @known_as("neotasker.stop")

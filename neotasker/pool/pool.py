@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 from ..base.known_as import known_as
 from ..base.priority import TASK_NORMAL, UNLIMITED, PoolSizes, default_width, lane_of
 from ..core import Dispatcher, Submitter
-from .launcher import Launcher
 from .task import Task
 from .threads import Crew
 from .views import Lane, WaitingWork
@@ -190,7 +189,12 @@ class TaskPool(Submitter, ThreadPoolExecutor):
             raise ValueError(f"{self!r} cannot be its own executor")
         self.executor = executor
         dispatcher = self._crew.dispatcher
-        dispatcher.set_launcher(None if executor is None else Launcher(executor, dispatcher))
+        if executor is None:
+            dispatcher.set_launcher(None)
+            return
+        from .launcher import Launcher  # not before somebody wants one
+
+        dispatcher.set_launcher(Launcher(executor, dispatcher))
 
     def lane(self, priority: int) -> Lane:
         """Return a view of the lane of *priority*.

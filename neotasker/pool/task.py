@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import inspect
 import uuid
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
@@ -22,6 +23,7 @@ __all__ = [
     "TASK_STATUS_STARTED",
     "Task",
     "TaskStatus",
+    "check_target",
 ]
 
 T = TypeVar("T")
@@ -125,3 +127,18 @@ class Task(TaskCore, Progress, Future[T]):
         import asyncio
 
         return asyncio.wrap_future(self).__await__()
+
+
+def check_target(fn: Callable[..., Any]) -> None:
+    """Refuse what a pool thread cannot call, at once and not when its time has come.
+
+    Raises:
+        TypeError: *fn* cannot be called, or is a coroutine function.
+    """
+    if not callable(fn):
+        raise TypeError(f"the target must be callable, not {fn!r}")
+    if inspect.iscoroutinefunction(fn):
+        raise TypeError(
+            f"{fn!r} is a coroutine function, which a pool thread cannot await: "
+            "give its coroutine to an aloop (aloop.spawn_coroutine_threadsafe)"
+        )

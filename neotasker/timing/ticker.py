@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Literal
 
 from ..base.known_as import known_as
 from ..core import TickerCore, TimerCore
 
-__all__ = ["Ticker", "Timer"]
+__all__ = ["Missed", "Ticker", "Timer"]
+
+Missed = Literal["skip"] | Literal["delay"] | Literal["burst"]
 
 Timer = TimerCore
 """One timer of a ticker; made by ``call_at``, ``call_later`` and ``call_every``."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, overload
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, overload
 
-from .call import is_async
-from .continuous import BackgroundAsyncWorker, BackgroundWorker
-from .event import BackgroundEventWorker
-from .interval import BackgroundIntervalWorker
-from .queue.worker import BackgroundQueueWorker
+if TYPE_CHECKING:
+    from .continuous import BackgroundAsyncWorker, BackgroundWorker
+    from .event import BackgroundEventWorker
+    from .interval import BackgroundIntervalWorker
+    from .queue.worker import BackgroundQueueWorker
 
 __all__ = [
     "BackgroundAsyncWorker",
@@ -22,6 +23,15 @@ __all__ = [
 
 debug = False
 """Whether ``set_debug`` has turned debug messages on."""
+
+# Imported when they are first asked for: few programs have workers of each kind.
+_HOMES = {
+    "BackgroundAsyncWorker": "continuous",
+    "BackgroundEventWorker": "event",
+    "BackgroundIntervalWorker": "interval",
+    "BackgroundQueueWorker": "queue.worker",
+    "BackgroundWorker": "continuous",
+}
 
 _TIMED = ("interval", "i", "delay", "delay_after", "delay_before")
 
@@ -58,17 +68,7 @@ def background_worker(fn: Callable[..., Any] | None = None, /, **kwargs: Any) ->
     def decorate(target: Callable[..., Any]) -> Any:
         if not callable(target):
             raise TypeError(f"a worker is made of something callable, not of {target!r}")
-        kind: type[BackgroundWorker]
-        if kwargs.get("q") or kwargs.get("queue"):
-            kind = BackgroundQueueWorker
-        elif kwargs.get("e") or kwargs.get("event"):
-            kind = BackgroundEventWorker
-        elif any(kwargs.get(name) is not None for name in _TIMED):
-            kind = BackgroundIntervalWorker
-        elif is_async(target):
-            kind = BackgroundAsyncWorker
-        else:
-            kind = BackgroundWorker
+        kind = _kind(_choose(target, kwargs))
         name = kwargs.get("name")
         if name is None:
             name = getattr(target, "__name__", None)
@@ -76,3 +76,30 @@ def background_worker(fn: Callable[..., Any] | None = None, /, **kwargs: Any) ->
         return kind(name, target, **others)
 
     return decorate if fn is None else decorate(fn)
+
+
+def _choose(target: Callable[..., Any], kwargs: dict[str, Any]) -> str:
+    """Return the name of the class that *kwargs* ask for."""
+    if kwargs.get("q") or kwargs.get("queue"):
+        return "BackgroundQueueWorker"
+    if kwargs.get("e") or kwargs.get("event"):
+        return "BackgroundEventWorker"
+    if any(kwargs.get(name) is not None for name in _TIMED):
+        return "BackgroundIntervalWorker"
+    from .call import is_async
+
+    return "BackgroundAsyncWorker" if is_async(target) else "BackgroundWorker"
+
+
+def _kind(name: str) -> type[BackgroundWorker]:
+    kind: type[BackgroundWorker] = globals().get(name) or __getattr__(name)
+    return kind
+
+
+def __getattr__(name: str) -> Any:
+    """Import a class of workers."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{home}", __name__), name)
+    return value
