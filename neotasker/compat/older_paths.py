@@ -12,6 +12,7 @@ __all__ = ["HOMES", "find_spec"]
 PACKAGE = __name__.partition(".")[0]
 
 HOMES = {
+    "_accel": "core",
     "aloop": "loops.aloop",
     "aloops": "loops.table",
     "clock": "base.clock",
