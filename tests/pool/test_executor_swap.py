@@ -425,10 +425,10 @@ def times_called(path):
 def test_workers_and_jobs_outlive_an_executor_that_does_not_run_them(
     nt, supervisor, flood, kind, tmp_path, monkeypatch
 ):
-    from neotasker import runs
-    from neotasker.workers import turns
+    from neotasker.workers import in_pool
+    from neotasker.workers.queue import turns
 
-    monkeypatch.setattr(runs, "_RETRY", 0.01)
+    monkeypatch.setattr(in_pool, "_RETRY", 0.01)
     monkeypatch.setattr(turns, "_RETRY", 0.01)
     supervisor.set_thread_pool(pool_size=1, min_size=0, reserve_normal=0, reserve_high=0)
     supervisor.create_aloop("main", default=True)
