@@ -1,5 +1,6 @@
 # make run    the example: this machine, watched for ten seconds
-# make test   the suite, on both cores              (ARGS="tests/test_x.py -x" goes to pytest)
+# make test   the suite, on both cores; it is split over the processors, JOBS=0: over none
+#             (ARGS="tests/pool/test_pool.py -x" goes to pytest)
 # make test-slow
 #             the tests that build the package, run every benchmark at toy size, every piece of
 #             code in the documentation, and the programs of others

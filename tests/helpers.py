@@ -19,6 +19,7 @@ import pytest
 __all__ = [
     "Blocker",
     "Ran",
+    "near",
     "needs_late_threads",
     "run_python",
     "switch_interval",
@@ -41,6 +42,11 @@ def switch_interval(seconds: float = 1e-6) -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(before)
+
+
+def near(*expected: float) -> list[Any]:
+    """Return what equals a list of times that differ by no more than rounding."""
+    return [pytest.approx(t, abs=1e-6) for t in expected]
 
 
 def wait_until(

@@ -6,67 +6,7 @@ import datetime
 import sys
 
 import pytest
-
-
-@pytest.fixture
-def clock(nt):
-    from neotasker.testing import VirtualClock
-
-    return VirtualClock(datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
-
-
-@pytest.fixture
-def virtual(nt, clock):
-    """A supervisor whose clock is turned by hand, with a default job scheduler."""
-    supervisor = nt.TaskSupervisor("virtual", clock=clock)
-    supervisor.start()
-    supervisor.create_aloop("main", default=True)
-    supervisor.create_async_job_scheduler("jobs", default=True)
-    yield supervisor
-    supervisor.stop(cancel_tasks=True)
-
-
-@pytest.fixture
-def host(nt):
-    supervisor = nt.TaskSupervisor("tests")
-    supervisor.start()
-    supervisor.create_aloop("main", default=True)
-    supervisor.create_async_job_scheduler("jobs", default=True)
-    yield supervisor
-    supervisor.stop(cancel_tasks=True)
-
-
-@pytest.fixture(params=["async", "plain"])
-def is_async(request):
-    """Whether the target is a coroutine function."""
-    return request.param == "async"
-
-
-@pytest.fixture
-def times():
-    return []
-
-
-@pytest.fixture
-def create(virtual, clock, times, is_async):
-    """Return what makes a job that notes when it runs."""
-    start = clock.monotonic()
-
-    def plain():
-        times.append(clock.monotonic() - start)
-
-    async def coroutine():
-        plain()
-
-    def create(**options):
-        target = coroutine if is_async else plain
-        return virtual.create_async_job(target=target, **options)
-
-    return create
-
-
-def near(*expected):
-    return [pytest.approx(t, abs=1e-6) for t in expected]
+from helpers import near
 
 
 def test_cron_runs_at_the_moments_of_the_calendar(create, clock, times):

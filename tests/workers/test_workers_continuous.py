@@ -12,15 +12,6 @@ import pytest
 from helpers import Blocker, wait_until
 
 
-@pytest.fixture
-def host(nt):
-    supervisor = nt.TaskSupervisor("tests")
-    supervisor.start()
-    supervisor.create_aloop("main", default=True)
-    yield supervisor
-    supervisor.stop(cancel_tasks=True)
-
-
 @pytest.fixture(params=["thread", "aloop", "pool"])
 def make(request, nt, host):
     """Return what makes a continuous worker: in its own thread, on a loop, in the pool."""

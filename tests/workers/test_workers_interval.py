@@ -11,38 +11,6 @@ import pytest
 from helpers import Blocker, switch_interval, wait_until
 
 
-@pytest.fixture
-def clock(nt):
-    from neotasker.testing import VirtualClock
-
-    return VirtualClock()
-
-
-@pytest.fixture
-def virtual(nt, clock):
-    """A supervisor whose clock is turned by hand."""
-    supervisor = nt.TaskSupervisor("virtual", clock=clock)
-    supervisor.start()
-    supervisor.create_aloop("main", default=True)
-    yield supervisor
-    supervisor.stop(cancel_tasks=True)
-
-
-@pytest.fixture
-def host(nt):
-    supervisor = nt.TaskSupervisor("tests")
-    supervisor.start()
-    supervisor.create_aloop("main", default=True)
-    yield supervisor
-    supervisor.stop(cancel_tasks=True)
-
-
-@pytest.fixture(params=["plain", "async"])
-def is_async(request):
-    """Whether the target is a coroutine function."""
-    return request.param == "async"
-
-
 class Runs:
     """A target that notes the clock's time of each run, and can be made to take longer."""
 

@@ -13,15 +13,6 @@ from helpers import Blocker, switch_interval, wait_until
 from worker_tools import KINDS, in_kind, make, run_once
 
 
-@pytest.fixture
-def host(nt):
-    supervisor = nt.TaskSupervisor("tests")
-    supervisor.start()
-    supervisor.create_aloop("main", default=True)
-    yield supervisor
-    supervisor.stop(cancel_tasks=True)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("is_async", [False, True])
 def test_start_and_stop_tell_how_it_stands(nt, host, kind, is_async):

@@ -15,15 +15,6 @@ from helpers import Blocker, run_forked, wait_until
 from worker_tools import KINDS, make, run_once
 
 
-@pytest.fixture
-def host(nt):
-    supervisor = nt.TaskSupervisor("tests")
-    supervisor.start()
-    supervisor.create_aloop("main", default=True)
-    yield supervisor
-    supervisor.stop(cancel_tasks=True)
-
-
 def test_targets_see_the_context_of_who_started_the_worker(nt, host):
     name = contextvars.ContextVar("name", default="nobody")
     got = queue.Queue()

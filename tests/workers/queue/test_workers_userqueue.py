@@ -21,21 +21,6 @@ CLASSES = [
 
 
 @pytest.fixture
-def host(nt):
-    supervisor = nt.TaskSupervisor("tests")
-    supervisor.start()
-    supervisor.create_aloop("main", default=True)
-    yield supervisor
-    supervisor.stop(cancel_tasks=True)
-
-
-@pytest.fixture(params=["plain", "async"])
-def is_async(request):
-    """Whether the target is a coroutine function."""
-    return request.param == "async"
-
-
-@pytest.fixture
 def make(nt, host, is_async):
     """Return what makes and starts a queue worker of a plain function."""
 
