@@ -19,6 +19,7 @@ from ..base.priority import TASK_NORMAL, lane_of
 from ..core import JobCore, TimerCore
 from ..pool.launcher import OwnRun, has_strayed, keeps_threads
 from ..timing.cron import Cron
+from ..timing.due import DueTimes
 from ..timing.loopclock import Timing
 from ..timing.ticker import Missed
 
@@ -32,12 +33,6 @@ _BEGUN = (None,)  # what `_on_done` is told of a run whose first step was made a
 
 _OVERLAPS = ("skip", "allow", "queue")
 _POLICIES = ("skip", "delay", "burst")
-
-# Cron goes by the clock of the wall, which may be set and runs on while the machine is
-# suspended: so a job looks at it again after that many seconds, however far its moment.
-_CRON_NAP = 30.0
-# After a suspension of years there is no telling how much was missed, but when to run next.
-_CRON_STEPS = 10_000
 
 
 @known_as("neotasker.job")
@@ -103,6 +98,7 @@ class AsyncJob(JobCore, OwnRun):
             math.inf if max_runs is None else _count("max_runs", max_runs, 1),
         )
         self._cron = None if cron is None else Cron(cron, tz)
+        self._due: DueTimes | None = None
         if self.interval is None and self._cron is None:
             if self._limit not in (1, math.inf):
                 raise ValueError(
@@ -213,7 +209,7 @@ class AsyncJob(JobCore, OwnRun):
         scheduler = self._scheduler
         first = self.timer if not self.runs or self.interval is None else self.interval
         if self._cron is not None:
-            self._cron.begin(scheduler._host.clock.time() + self.timer)
+            self._due = DueTimes(self._cron, scheduler._host.clock, self.timer)
             self._arm_cron()
         elif self.interval is None:
             self._armed = self._clock().call_later(first, self._fire)
@@ -238,16 +234,13 @@ class AsyncJob(JobCore, OwnRun):
         return clock
 
     def _arm_cron(self) -> None:
-        cron, host = self._cron, self._scheduler._host
-        assert cron is not None
-        moment = None if cron.next is None else cron.next.timestamp()
-        if moment is None or (self._until is not None and moment > self._until):
+        cron, due = self._cron, self._due
+        assert cron is not None and due is not None
+        moment = cron.next
+        if moment is None or (self._until is not None and moment.timestamp() > self._until):
             self._finish()
             return
-        pause = max(moment - host.clock.time(), 0.0)
-        if not getattr(host.clock, "steady", False):  # anybody may bring a clock
-            pause = min(pause, _CRON_NAP)
-        self._armed = self._clock().call_later(pause, self._look)
+        self._armed = self._clock().call_later(due.pause(), self._look)
 
     def _disarm(self) -> None:
         self._ready = False
@@ -265,22 +258,12 @@ class AsyncJob(JobCore, OwnRun):
 
     def _look(self) -> None:
         """See what the clock of the wall says of a cron job: in the loop."""
-        fires = 0
         with self._lock:
-            cron, now = self._cron, self._scheduler._host.clock.time()
-            assert cron is not None
-            if not self._active or self._armed is None:
+            due = self._due
+            if not self._active or self._armed is None or due is None:
                 return
-            for _ in range(_CRON_STEPS):
-                if cron.next is None or cron.next.timestamp() > now:
-                    break
-                if not fires or self._policy == "burst":
-                    fires += 1
-                else:
-                    self._missed += 1
-                cron.step()
-            else:
-                cron.begin(now)
+            fires, missed = due.take(self._policy == "burst")
+            self._missed += missed
             self._arm_cron()
         for _ in range(fires):
             self._begin()

@@ -187,7 +187,8 @@ class AsyncJobScheduler:
                 was in the way), ``'burst'`` makes up for it.
             until: a datetime, or seconds since the epoch: no run begins later.
             cron: an expression in place of *interval*; needs ``neotasker[cron]``.
-            tz: the zone of *cron*, or its name; the machine's when left out.
+            tz: the zone of *cron*, or its name; the machine's, with its rules, when left
+                out.
             priority: of a plain function, in the pool.
             name: in logs; that of the target when left out.
 

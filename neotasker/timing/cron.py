@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import os
+import math
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
@@ -25,12 +25,13 @@ class Cron:
         Parameters:
             expression: five fields, or six with the seconds first.
             tz: a zone, or its name, ``'Europe/Prague'`` for one; the machine's when left
-                out.
+                out. Zones of ``pytz`` are replaced by the same of ``zoneinfo``.
 
         Raises:
             ImportError: ``cronsim`` is not installed.
             TypeError: the expression is no text.
-            ValueError: the expression makes no sense, or there is no such zone.
+            ValueError: the expression makes no sense, there is no such zone, or it is one
+                that cannot be relied on.
         """
         try:
             cronsim: Any = import_module("cronsim")
@@ -40,8 +41,10 @@ class Cron:
             ) from None
         if not isinstance(expression, str):
             raise TypeError(f"cron must be a text such as '*/5 * * * *', not {expression!r}")
+        from .zones import zone_of  # only who has cron jobs needs zones
+
         self.expression = expression
-        self.tz = _zone(tz)
+        self.tz = zone_of(tz)
         self._simulate: Any = cronsim.CronSim
         try:
             self._simulate(expression, datetime.datetime.now(self.tz))
@@ -56,40 +59,26 @@ class Cron:
         start = datetime.datetime.fromtimestamp(seconds, self.tz)
         self._moments = self._simulate(self.expression, start)
         self.step()
+        # In the second pass of an hour that comes twice it begins with those of the first.
+        while self.next is not None and self.next.timestamp() <= seconds:
+            self.step()
 
     def step(self) -> None:
         """Go on to the moment after the next one."""
         self.next = next(self._moments, None)
 
+    def pause_at(self, seconds: float) -> float:
+        """Return the seconds between the moments before and after *seconds* since the epoch.
 
-def _zone(tz: str | datetime.tzinfo | None) -> datetime.tzinfo:
-    if isinstance(tz, datetime.tzinfo):
-        return tz
-    if tz is None:
-        return _local_zone()
-    import zoneinfo
+        The next one is as `begin` leaves it.
 
-    if not isinstance(tz, str):
-        raise TypeError(f"tz must be a zone or the name of one, not {tz!r}")
-    try:
-        return zoneinfo.ZoneInfo(tz)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
-        raise ValueError(
-            f"there is no time zone {tz!r}: use a name such as 'Europe/Prague' (where the "
-            "system has no zones, the package tzdata brings them)"
-        ) from None
-
-
-def _local_zone() -> datetime.tzinfo:
-    """Return the machine's zone with its daylight saving rules, where it says which it is."""
-    import zoneinfo
-
-    name = os.environ.get("TZ", "").removeprefix(":")
-    try:
-        if name:
-            return zoneinfo.ZoneInfo(name)
-        with open("/etc/localtime", "rb") as file:
-            return zoneinfo.ZoneInfo.from_file(file, key="localtime")
-    except (OSError, ValueError, zoneinfo.ZoneInfoNotFoundError):
-        fixed: Any = datetime.datetime.now().astimezone().tzinfo
-        return fixed if isinstance(fixed, datetime.tzinfo) else datetime.UTC
+        Returns:
+            Infinity if there is none before, or none after.
+        """
+        self.begin(seconds)
+        start = datetime.datetime.fromtimestamp(seconds, self.tz)
+        before = next(self._simulate(self.expression, start, reverse=True), None)
+        if before is None or self.next is None:
+            return math.inf
+        pause: float = self.next.timestamp() - before.timestamp()
+        return pause

@@ -113,6 +113,59 @@ def test_cron_does_not_run_twice_when_the_clock_is_set_back(create, clock, times
     assert job.runs == 2
 
 
+@pytest.mark.parametrize("days", [3, 5000])
+def test_cron_goes_on_when_the_clock_is_put_right(create, clock, days):
+    clock.steady = False  # may be set, as the machine's
+    job = create(cron="0 * * * *", tz="UTC")
+    clock.advance(60)
+    clock._epoch += days * 86400
+    clock.advance(31)
+    assert job.runs == 1
+    clock._epoch -= days * 86400
+    clock.advance(31)
+    assert job.next_run == datetime.datetime(2026, 1, 1, 1, tzinfo=datetime.UTC)
+    clock.advance(3600)
+    assert job.runs == 2
+    clock.advance(3 * 3600)
+    assert job.runs == 5
+
+
+def test_cron_goes_on_when_the_clock_was_ahead_from_the_start(create, clock):
+    clock.steady = False
+    clock._epoch += 10 * 86400
+    job = create(cron="*/10 * * * *", tz="UTC")
+    clock.advance(3605)
+    assert job.runs == 6
+    clock._epoch -= 10 * 86400
+    clock.advance(3600)
+    assert (job.runs, job.missed) == (12, 0)
+
+
+def test_cron_runs_once_what_falls_due_before_the_next_look_at_a_clock_put_right(
+    create, clock, times
+):
+    clock.steady = False
+    clock._epoch += 86400
+    job = create(cron="0 * * * *", tz="UTC")
+    clock.advance(3590)
+    clock._epoch -= 86400
+    clock.advance(60)
+    assert job.runs == 1
+    assert 3600 <= times[0] <= 3620
+    clock.advance(3600)
+    assert job.runs == 2
+
+
+def test_cron_that_is_bounded_stays_so_when_the_clock_is_put_back(create, clock):
+    clock.steady = False
+    job = create(cron="* * * * *", tz="UTC", until=clock.time() + 300)
+    clock.advance(125)
+    clock._epoch -= 3600
+    clock.advance(3600 + 400)
+    assert not job.active
+    assert job.runs == 2 + 63
+
+
 def test_cron_makes_up_for_what_it_missed_if_told_so(virtual, clock):
     clock.steady = False  # may be set, as the machine's
 
