@@ -30,7 +30,6 @@ from libc.string cimport memset
 
 import contextvars
 import functools
-import logging
 import os
 import threading
 from asyncio import CancelledError as _TaskCancelled
@@ -38,6 +37,7 @@ from asyncio import Task, current_task
 from concurrent.futures import CancelledError, InvalidStateError
 
 from .base.priority import UNLIMITED
+from .base.report import Reporter
 from .errors import QueueFull
 
 cdef extern from "_platform.h":
@@ -103,8 +103,8 @@ cdef extern from "Python.h":
     int PyObject_GenericSetAttr(object op, object name, object value) except -1
 COMPILED = True
 
-logger = logging.getLogger("neotasker")
-cdef object _standard_logger = logging.getLogger("concurrent.futures")
+logger = Reporter("neotasker")
+cdef object _standard_logger = Reporter("concurrent.futures")
 cdef object _Task = Task
 cdef object _current_task = current_task
 cdef object _partial = functools.partial

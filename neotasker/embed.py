@@ -17,6 +17,7 @@ from typing import Any
 
 from . import set_debug as _set_debug
 from . import task_supervisor
+from .base.report import Reporter
 from .errors import SupervisorNotStarted
 
 __all__ = [
@@ -33,7 +34,7 @@ __all__ = [
     "stop",
 ]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 debug = False
 """Whether ``set_debug`` has turned debug messages on."""

@@ -13,13 +13,13 @@ The compiled twin, ``future.pxi``, has a mutex of one byte for each future, and 
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from _thread import interrupt_main
 from concurrent.futures import CancelledError, InvalidStateError
 from contextlib import suppress
 
+from ..base.report import Reporter
 from .parking import make_parker, this_thread
 
 __all__ = [
@@ -34,8 +34,8 @@ __all__ = [
     "state_release",
 ]
 
-logger = logging.getLogger("neotasker")
-_standard_logger = logging.getLogger("concurrent.futures")
+logger = Reporter("neotasker")
+_standard_logger = Reporter("concurrent.futures")
 
 PENDING, RUNNING, CANCELLED, FINISHED = range(4)
 _STATES = ("PENDING", "RUNNING", "CANCELLED_AND_NOTIFIED", "FINISHED")

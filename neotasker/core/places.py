@@ -12,17 +12,17 @@ without the GIL has one look around for a moment before it sleeps.
 
 from __future__ import annotations
 
-import logging
 import threading
 from contextlib import suppress
 from time import monotonic
 
+from ..base.report import Reporter
 from .lanes import CRITICAL, Lanes
 from .parking import contend, make_parker, this_thread
 
 __all__ = ["Place", "Places"]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 
 class Place:

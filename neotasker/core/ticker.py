@@ -7,17 +7,17 @@ The compiled twin is ``ticker.pxi``; neither leaves anything out.
 
 from __future__ import annotations
 
-import logging
 import threading
 from time import monotonic
 
+from ..base.report import Reporter
 from .heap import Heap
 from .parking import make_parker
 from .timer import POLICIES, SKIP, TimerCore, slack_of
 
 __all__ = ["TickerCore"]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 
 class TickerCore(Heap):

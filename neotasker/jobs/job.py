@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import datetime
 import inspect
-import logging
 import math
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any, Literal
 
 from ..base.known_as import known_as
 from ..base.priority import TASK_NORMAL, lane_of
+from ..base.report import Reporter
 from ..core import JobCore, TimerCore
 from ..pool.launcher import OwnRun, has_strayed, keeps_threads
 from ..timing.cron import Cron
@@ -25,7 +25,7 @@ from ..timing.ticker import Missed
 
 __all__ = ["AsyncJob"]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 Overlap = Literal["skip"] | Literal["allow"] | Literal["queue"]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import TYPE_CHECKING, Literal
 
+from ..base.report import Reporter
 from ..errors import AloopError, UnknownScheduler
 from ..host import Host
 from ..loops.aloop import ALoop
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JobSchedulerTable"]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 _RESERVED = "__supervisor__"
 

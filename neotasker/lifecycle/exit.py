@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import os
 import sys
 import threading
@@ -12,11 +11,12 @@ import weakref
 from typing import Protocol
 
 from ..base.latch import Latch
+from ..base.report import Reporter
 from ..pool import threads as _threads  # its hooks are registered before those below
 
 __all__ = ["Inhabitant", "stir", "watch"]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 
 class Inhabitant(Protocol):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import inspect
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from ..base.report import Reporter
 from ..base.signatures import parameters_of
 from ..host import Host
 from ..loops.port import ForeignLoop, LoopPort
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Host", "Registry"]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 
 class _Entry:

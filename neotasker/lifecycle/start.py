@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import uuid
 import weakref
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from ..base.clock import Clock, SystemClock
 from ..base.latch import Latch
 from ..base.priority import default_width, lane_of
+from ..base.report import Reporter
 from ..base.seconds import check_delay, wait_seconds
 from ..host import Host
 from ..jobs.table import JobSchedulerTable
@@ -37,7 +37,7 @@ __all__ = ["SupervisorLife"]
 
 T = TypeVar("T")
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 
 class SupervisorLife:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..base.clock import Clock
 from ..base.known_as import known_as
 from ..base.latch import Latch
+from ..base.report import Reporter
 from ..errors import SupervisorNotStarted
 from ..loops.aloop import ALoop
 from ..loops.table import AloopTable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Door", "Parts", "StillRunning", "Stop", "StopReport"]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 _WORKER_PREFIX = "_background_worker_"
 _STARTS = 1.0  # seconds to wait for aloops that are just being started

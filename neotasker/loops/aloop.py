@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import threading
 import uuid
@@ -15,6 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..base.known_as import known_as
+from ..base.report import Reporter
 from ..base.seconds import wait_seconds
 from ..errors import AloopError
 from .gate import CoroutineFuture, LoopGate
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 
 class _Run:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import sys
 import weakref
 from collections.abc import Callable, Coroutine, Generator
@@ -13,6 +12,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..base.progress import TT_COROUTINE, Progress
+from ..base.report import Reporter
 from ..core import EagerStart, FutureCore, Mailbox
 
 __all__ = ["CoroutineFuture", "LoopGate", "TaskMaker"]
@@ -22,7 +22,7 @@ T = TypeVar("T")
 # What makes a task of a coroutine, and with which keywords beside its name and context.
 TaskMaker = tuple[Callable[..., asyncio.Task[Any]], dict[str, Any]]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 
 def _eager_maker(loop: asyncio.AbstractEventLoop) -> TaskMaker | None:

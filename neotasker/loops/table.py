@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable
 from typing import Literal
 
 from ..base.clock import Clock
+from ..base.report import Reporter
 from ..errors import AloopError, SupervisorNotStarted, UnknownAloop
 from .aloop import ALoop, LoopFactory
 
@@ -17,7 +17,7 @@ __all__ = ["OWN_LOOP", "AloopTable"]
 OWN_LOOP = "__supervisor__"
 """The name that the supervisor's own loop answers to."""
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 
 class AloopTable:

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ..base.report import Reporter
 from ..pool.pool import TaskPool
 from ..pool.task import Task
 from ..timing.ticker import Ticker, Timer
 
 __all__ = ["LaunchWatch"]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 _LEVELS = ((1, logging.WARNING), (2, logging.CRITICAL))
 _MOST_LINES = 10  # of one look; a flooded pool must not flood the log as well

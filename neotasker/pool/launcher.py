@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import weakref
@@ -18,12 +17,13 @@ from functools import partial
 from types import MethodType
 from typing import Any
 
+from ..base.report import Reporter
 from ..core import Dispatcher
 from .task import Task
 
 __all__ = ["Launcher", "OwnRun", "has_strayed", "keeps_threads"]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 _launchers: weakref.WeakSet[Launcher] = weakref.WeakSet()
 

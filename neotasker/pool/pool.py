@@ -7,7 +7,6 @@ somebody else's executor. The rule of who may start is the dispatcher's, in the 
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import threading
 import weakref
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from ..base.known_as import known_as
 from ..base.priority import TASK_NORMAL, UNLIMITED, PoolSizes, default_width, lane_of
+from ..base.report import Reporter
 from ..core import Dispatcher, Submitter
 from .task import Task
 from .threads import Crew
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 WhenFull = Literal["block"] | Literal["raise"] | Literal["run"]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 _AFTER_SHUTDOWN = "cannot schedule new futures after shutdown"
 _NORMAL_LANE = lane_of(TASK_NORMAL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import threading
 import time
@@ -13,6 +12,7 @@ from concurrent.futures import BrokenExecutor
 from concurrent.futures.thread import BrokenThreadPool
 from typing import Any, Literal
 
+from ..base.report import Reporter
 from ..core import Dispatcher
 from .task import Task
 
@@ -133,9 +133,7 @@ class Crew:
         try:
             self.initializer(*self.initargs)
         except BaseException:
-            logging.getLogger("concurrent.futures").critical(
-                "Exception in initializer:", exc_info=True
-            )
+            Reporter("concurrent.futures").critical("Exception in initializer:", exc_info=True)
             self.broken = "A thread initializer failed, the thread pool is not usable anymore"
             reason = self.broken
             self.dispatcher.close(lambda: BrokenThreadPool(reason))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextvars
-import logging
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from ..base.known_as import known_as
+from ..base.report import Reporter
 from ..core import Dispatcher
 from ..errors import SupervisorNotStarted
 from ..pool.task import Task, check_target
@@ -16,7 +16,7 @@ from .ticker import Missed, Ticker
 
 __all__ = ["PooledTimer"]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 
 @known_as("neotasker.timers")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import uuid
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import host
 from ..base.priority import TASK_NORMAL, lane_of
+from ..base.report import Reporter
 from ..base.seconds import seconds
 from ..errors import AloopError, NeotaskerError, WorkerNotStarted
 from ..host import Host
@@ -25,7 +25,7 @@ if not TYPE_CHECKING:
 
 __all__ = ["Worker"]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 _PREFIX = "_background_worker_"
 

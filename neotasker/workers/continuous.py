@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
+from ..base.report import Reporter
 from ..base.restarts import Restarts
 from ..errors import NeotaskerError
 from ..host import Host
@@ -18,7 +18,7 @@ from .life import Life, RunsFactory, SerialLife
 
 __all__ = ["BackgroundAsyncWorker", "BackgroundWorker"]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 
 class BackgroundWorker(Worker):

@@ -5,7 +5,6 @@ The driver of a ``SerialLife``: it knows how to run, and the life knows when.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future
 from contextvars import Context
@@ -15,13 +14,14 @@ from threading import get_ident
 from typing import Any
 
 from ..base.priority import TASK_NORMAL, lane_of
+from ..base.report import Reporter
 from ..core import SerialCore
 from ..pool.launcher import OwnRun, has_strayed, keeps_threads
 from ..timing.loopclock import Timing
 
 __all__ = ["PoolRuns", "hand_over"]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 _RETRY = 1.0  # seconds until a run that the pool would not take is handed to it again
 

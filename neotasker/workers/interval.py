@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..base.report import Reporter
 from ..base.seconds import seconds
 from ..core import TimerCore
 from ..host import Host
@@ -18,7 +18,7 @@ if not TYPE_CHECKING:
 
 __all__ = ["BackgroundIntervalWorker"]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 _POLICIES = ("skip", "delay", "burst")
 

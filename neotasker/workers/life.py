@@ -7,11 +7,11 @@ after another because something fell due; how a run is made is left to its drive
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ..base.report import Reporter
 from ..core import Tally
 from ..host import Host
 from ..timing.loopclock import Timing
@@ -25,7 +25,7 @@ __all__ = [
     "Tally",
 ]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 
 class Owner(Protocol):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from ...base.report import Reporter
 from ...errors import QueueFull, WorkerNotStarted
 from ...host import Host
 from ...loops.port import running_loop
@@ -21,7 +21,7 @@ from .turns import TurnLife
 
 __all__ = ["LoopQueueLife"]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 _OF_ASYNCIO = (asyncio.Queue, asyncio.PriorityQueue, asyncio.LifoQueue)
 

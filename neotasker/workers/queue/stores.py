@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Hashable
 from itertools import count
 from typing import Any
 
+from ...base.report import Reporter
 from ...core import Mailbox
 
 __all__ = ["Fifo", "Inbox", "Keyed", "Store"]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 
 class Inbox:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
@@ -11,6 +10,7 @@ from queue import Full
 from threading import get_ident
 from typing import Any
 
+from ...base.report import Reporter
 from ...errors import WorkerNotStarted
 from ...host import Host
 from ...pool.launcher import keeps_threads
@@ -22,7 +22,7 @@ from .pace import Pace
 
 __all__ = ["TurnLife"]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 _RETRY = 1.0  # seconds until a turn that the pool would not take is handed to it again
 
