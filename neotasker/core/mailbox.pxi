@@ -46,8 +46,10 @@ cdef class Mailbox:
         if first:
             try:
                 self.wake()
-            except BaseException:
-                if take_back(self, item):
+            except BaseException as exc:
+                lost = take_back(self, item)
+                announce_again(self)
+                if lost or not isinstance(exc, Exception):
                     raise
                 # Somebody else's wake-up has come so far.
         return not closed
@@ -68,7 +70,7 @@ cdef class Mailbox:
             except BaseException:
                 try:
                     logger.exception("exception in the handler of a mailbox")
-                except BaseException:  # there is no memory for that: the others go on
+                except BaseException:  # not even a call is possible: the others go on
                     pass
 
     def close(self):
@@ -87,8 +89,11 @@ cdef class Mailbox:
         return self.close()
 
     def __len__(self):
-        cdef list items = self.items
-        return 0 if items is None else len(items)
+        cdef Py_ssize_t count
+        nt_lock(&self.mutex)
+        count = 0 if self.items is None else len(self.items)
+        nt_unlock(&self.mutex)
+        return count
 
 
 cdef bint take_back(Mailbox self, object item) except -1:
@@ -106,3 +111,30 @@ cdef bint take_back(Mailbox self, object item) except -1:
             del self.items[at]  # `item` keeps it alive
     nt_unlock(&self.mutex)
     return found
+
+
+cdef enum:
+    WAKES = 3  # tries to announce what others rely on
+
+
+cdef int announce_again(Mailbox self) except -1:
+    """Announce what others have posted and rely on a wake-up that did not come."""
+    cdef bint needed
+    cdef int tries
+    for tries in range(WAKES):
+        nt_lock(&self.mutex)
+        needed = not self.posted and self.items is not None and len(self.items) > 0
+        if needed:
+            self.posted = True
+        nt_unlock(&self.mutex)
+        if not needed:
+            return 0
+        try:
+            self.wake()
+            return 0
+        except BaseException:
+            nt_lock(&self.mutex)
+            self.posted = False
+            nt_unlock(&self.mutex)
+    logger.error("a mailbox could not wake its loop; the next post tries again")
+    return 0

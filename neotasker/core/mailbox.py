@@ -2,39 +2,47 @@
 
 **Guarantees**, **assumes**: see `Mailbox`.
 
-The compiled twin is ``mailbox.pxi``; neither leaves anything out.
+The compiled twin is ``mailbox.pxi``, which has a mutex of one byte in place of containers
+that do one thing at a time.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
+from ..base.report import Reporter
 
 __all__ = ["Mailbox"]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
+
+_GONE = object()
+_TRIES = 3  # to announce what others rely on
 
 
 class Mailbox:
     """A queue into another thread's loop that costs one wake-up per burst.
 
     Guarantees: every item that `post` accepted is handed to *handle* once, in order,
-    by `drain`, or is returned by `close`.
+    by `drain`, or is returned by `close`. Whatever `post` is interrupted by, what lies in the
+    mailbox has a wake-up on its way; its own item is taken out if that is still possible.
 
     Assumes: ``wake()`` makes the loop call `drain` soon, in its own thread, and may
-    be called from any thread.
+    be called from any thread. A wake-up too many does no harm.
 
-    The lock protects the items and whether a wake-up is on its way.
+    There is no lock that a signal handler or finalizer could find taken by its own thread.
+    The items are in a dictionary, and ``quiet`` is there while no wake-up is on its way; one
+    operation of either is atomic and ordered. Who posts puts the item in before the look at
+    ``quiet``; `drain` puts ``quiet`` back before the look at the items. So one of the two
+    sees the other, also if one runs in the middle of the other. In the same way `close` and
+    `post` see each other.
     """
 
-    __slots__ = ("_closed", "_handle", "_items", "_lock", "_posted", "_wake")
+    __slots__ = ("_closed", "_handle", "_items", "_quiet", "_wake")
 
     def __init__(self, wake, handle):
         self._wake = wake
         self._handle = handle
-        self._lock = threading.RLock()
-        self._items = []
-        self._posted = False
+        self._items = {}  # by keys that are equal to nothing else
+        self._quiet = {None}
         self._closed = False
 
     def post(self, item):
@@ -42,52 +50,69 @@ class Mailbox:
 
         If the loop cannot be woken the item is taken back, and the exception raised.
         """
-        with self._lock:
-            if self._closed:
-                return False
-            self._items.append(item)
-            first = not self._posted
-            self._posted = True
-        if first:
+        if self._closed:
+            return False
+        key = object()
+        items, quiet = self._items, self._quiet
+        try:
+            items[key] = item
+            if self._closed:  # and `close` may have looked before
+                return items.pop(key, _GONE) is _GONE
+            if quiet:
+                try:
+                    quiet.pop()
+                except KeyError:
+                    return True
+                self._wake()
+        except BaseException as exc:
+            lost = items.pop(key, _GONE) is not _GONE
+            self._pass_on()
+            if lost or not isinstance(exc, Exception):
+                raise
+            # Somebody else's wake-up has come so far.
+        return True
+
+    def _pass_on(self):
+        """Announce what others have posted and rely on a wake-up that may not come."""
+        quiet = self._quiet
+        for _ in range(_TRIES):
+            quiet.add(None)
+            if not self._items:
+                return
+            quiet.clear()
             try:
                 self._wake()
             except BaseException:
-                if self._take_back(item):
-                    raise
-                # Somebody else's wake-up has come so far.
-        return True
-
-    def _take_back(self, item):
-        """Let the next item wake the loop, and take this one out; False if it is gone."""
-        with self._lock:
-            self._posted = False
-            for at, other in enumerate(self._items):
-                if other is item:
-                    del self._items[at]
-                    return True
-        return False
+                continue
+            return
+        quiet.add(None)
+        logger.error("a mailbox could not wake its loop; the next post tries again")
 
     def drain(self):
         """Handle what was posted: called in the loop's thread."""
-        with self._lock:
-            items, self._items = self._items, []
-            self._posted = False
-        for item in items:
-            try:
-                self._handle(item)
-            except BaseException:
-                logger.exception("exception in the handler of a mailbox")
+        self._quiet.add(None)
+        items = self._items
+        try:
+            for key in list(items):
+                item = items.pop(key, _GONE)
+                if item is _GONE:
+                    continue
+                try:
+                    self._handle(item)
+                except BaseException:
+                    logger.exception("exception in the handler of a mailbox")
+        except BaseException:  # a signal's handler: the rest is for another time
+            self._pass_on()
+            raise
 
     def close(self):
         """Refuse further items and return those that were not handled."""
-        with self._lock:
-            self._closed = True
-            items, self._items = self._items, []
-        return items
+        self._closed = True
+        taken = [self._items.pop(key, _GONE) for key in list(self._items)]
+        return [item for item in taken if item is not _GONE]
 
     def abandon(self):
         """Do what `close` does, in a forked child."""
-        self._lock = threading.RLock()
         return self.close()
 
     def __len__(self):
