@@ -38,6 +38,9 @@ from concurrent.futures import CancelledError, InvalidStateError
 
 from .base.priority import UNLIMITED
 from .base.report import Reporter
+from .base.seconds import SHORTEST as _SHORTEST
+from .base.seconds import real_seconds as _real_seconds
+from .base.seconds import too_short as _too_short
 from .errors import QueueFull
 
 cdef extern from "_platform.h":
@@ -51,10 +54,12 @@ cdef extern from "_platform.h":
     long long nt_now() nogil
     void nt_pause() nogil
     const bint FREE_THREADED "NT_FREE_THREADED"
+    void nt_count_up(unsigned int *users) nogil
+    unsigned int nt_count_down(unsigned int *users) nogil
     unsigned int nt_load32(unsigned int *p) nogil
     void nt_store32(unsigned int *p, unsigned int v) nogil
     void nt_prefetch(const void *address) nogil
-    void nt_prefetch_owner(object callback) nogil
+    void nt_prefetch_owner(PyObject *callback) nogil
     void nt_prefetch_write(const void *address) nogil
     void *nt_array(
         size_t size, size_t offset, const void *old, size_t used, void **block) nogil
@@ -86,6 +91,13 @@ cdef extern from "pythread.h":
     unsigned long PyThread_get_thread_ident() nogil
 
 cdef extern from "Python.h":
+    ctypedef int (*nt_visitproc "visitproc")(PyObject *op, void *arg) noexcept
+    ctypedef int (*nt_traverseproc "traverseproc")(
+        PyObject *op, nt_visitproc visit, void *arg) noexcept
+    ctypedef int (*nt_inquiry "inquiry")(PyObject *op) noexcept
+    ctypedef struct nt_type "PyTypeObject":
+        nt_traverseproc tp_traverse
+        nt_inquiry tp_clear
     PyObject *PyContext_New()
     int PyContext_Enter(PyObject *context)
     int PyContext_Exit(PyObject *context)
@@ -111,6 +123,7 @@ cdef object _partial = functools.partial
 cdef object _Condition = threading.Condition
 cdef object _Context = contextvars.Context
 cdef tuple _NO_ARGS = ()
+cdef double SHORTEST = _SHORTEST
 
 # In the order of the floors: each part goes by those before it. Where two know each other,
 # as futures and places do, the later one says so.

@@ -12,6 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 from weakref import ReferenceType, ref
 
+from .seconds import acquire_within
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
@@ -74,13 +76,12 @@ class Latch:
         return self._flag
 
     def _wait_by_lock(self, timeout: float | None) -> None:
-        limit = -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)
         sleeper = allocate_lock()
         sleeper.acquire()
         self._sleepers[id(sleeper)] = sleeper
         try:
             if not self._flag:
-                sleeper.acquire(timeout=limit)
+                acquire_within(sleeper, timeout)
         finally:
             del self._sleepers[id(sleeper)]
 

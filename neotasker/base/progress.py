@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any, Final
 
 from .known_as import known_as
+from .seconds import wait_in_parts
 
 __all__ = ["TT_COROUTINE", "TT_MP", "TT_THREAD", "Milestone", "Progress", "TaskType", "kind_of"]
 
@@ -63,7 +64,10 @@ class Milestone:
         """
         if self._is_start:
             return self._wait_for_start(timeout)
-        wait((self._task,), timeout)
+        if timeout is None:
+            wait((self._task,))
+        else:
+            wait_in_parts(lambda part: wait((self._task,), part).done, timeout)
         return self.is_set()
 
     def _wait_for_start(self, timeout: float | None) -> bool:

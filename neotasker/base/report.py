@@ -7,7 +7,9 @@ import sys
 import threading
 import traceback
 from _thread import interrupt_main
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from opcode import opmap
 from typing import Any
 
@@ -36,54 +38,58 @@ class Reporter:
 
     def debug(self, message: str, *args: Any) -> None:
         """Log at that level."""
-        if self._logger.isEnabledFor(logging.DEBUG):
-            self._tell(logging.DEBUG, message, args, None)
+        self._tell(self._logger.debug, message, args)
 
     def info(self, message: str, *args: Any) -> None:
         """Log at that level."""
-        self._tell(logging.INFO, message, args, None)
+        self._tell(self._logger.info, message, args)
 
     def warning(self, message: str, *args: Any) -> None:
         """Log at that level."""
-        self._tell(logging.WARNING, message, args, None)
+        self._tell(self._logger.warning, message, args)
 
-    def error(self, message: str, *args: Any, exc_info: Any = None) -> None:
+    def error(self, message: str, *args: Any, exc_info: BaseException | None = None) -> None:
         """Log at that level, with an exception if one is given."""
-        self._tell(logging.ERROR, message, args, exc_info)
+        self._tell(self._logger.error, message, args, exc_info)
 
     def exception(self, message: str, *args: Any) -> None:
         """Log an error with the exception that is being handled."""
-        self._tell(logging.ERROR, message, args, True)
+        self._tell(self._logger.exception, message, args, sys.exception())
 
-    def critical(self, message: str, *args: Any, exc_info: Any = None) -> None:
-        """Log at that level, with an exception if one is given."""
-        self._tell(logging.CRITICAL, message, args, exc_info)
+    def critical(self, message: str, *args: Any) -> None:
+        """Log at that level."""
+        self._tell(self._logger.critical, message, args)
 
     def log(self, level: int, message: str, *args: Any) -> None:
         """Log at a level, given as its number."""
-        self._tell(level, message, args, None)
+        self._tell(partial(self._logger.log, level), message, args)
 
-    def _tell(self, level: int, message: str, args: tuple[Any, ...], exc_info: Any) -> None:
+    def _tell(
+        self,
+        tell: Callable[..., object],
+        message: str,
+        args: tuple[Any, ...],
+        error: BaseException | None = None,
+    ) -> None:
         try:
             # The record is to name the line that reports, which is two frames up.
-            self._logger.log(level, message, *args, exc_info=exc_info, stacklevel=3)
+            tell(message, *args, exc_info=error, stacklevel=3)
         except BaseException as failure:
             interrupted = _is_interrupt(failure)
             with suppress(BaseException):
-                sys.stderr.write(_text(message, args, exc_info, failure))
+                sys.stderr.write(_text(message, args, error, failure))
             if interrupted:
                 interrupt_main()
 
 
-def _text(message: str, args: tuple[Any, ...], exc_info: Any, failure: BaseException) -> str:
+def _text(
+    message: str, args: tuple[Any, ...], error: BaseException | None, failure: BaseException
+) -> str:
     """Return what to write in place of the log."""
     with suppress(Exception):  # a repr of the user's may be what has failed
         message = message % args
-    error = exc_info
-    if exc_info is True:  # the one before that of the log
-        error = failure.__context__
     lines = [f"neotasker: {message}\n"]
-    if isinstance(error, BaseException):
+    if error is not None:
         lines += traceback.format_exception(error)
     with suppress(Exception):
         lines.append(f"neotasker: the log did not take it: {failure!r}\n")

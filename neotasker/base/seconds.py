@@ -3,9 +3,69 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
 
-__all__ = ["check_delay", "seconds", "wait_seconds"]
+__all__ = [
+    "SHORTEST",
+    "acquire_within",
+    "check_delay",
+    "interval_seconds",
+    "join_within",
+    "real_seconds",
+    "seconds",
+    "too_short",
+    "wait_in_parts",
+    "wait_seconds",
+]
+
+SHORTEST = 1e-6
+"""The shortest interval, in seconds: no timer keeps a shorter one."""
+
+
+def real_seconds(name: str, value: Any) -> float:
+    """Return a real number of any type as a float; one that is too large is infinite.
+
+    Parameters:
+        name: what it is called, for the error.
+        value: the number; text and bools are none.
+
+    Raises:
+        TypeError: it is no real number.
+    """
+    if type(value) is float:
+        return value
+    if not isinstance(value, (bool, str, bytes, bytearray)):
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
+        except (TypeError, ValueError):
+            pass
+    raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+
+
+def too_short(name: str, value: Any) -> str:
+    """Return what to say of an interval that is out of range."""
+    return (
+        f"{name} must be positive and finite seconds, and at least {SHORTEST:f} (a "
+        f"microsecond), not {value!r}"
+    )
+
+
+def interval_seconds(name: str, value: Any) -> float:
+    """Return *value* as the seconds of an interval.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is less than a microsecond, or not finite.
+    """
+    number = seconds(name, value, above=True)
+    if number < SHORTEST:
+        raise ValueError(too_short(name, value))
+    return number
 
 
 def seconds(name: str, value: Any, least: float = 0.0, above: bool = False) -> float:
@@ -23,6 +83,8 @@ def seconds(name: str, value: Any, least: float = 0.0, above: bool = False) -> f
     """
     try:
         number = float(value)
+    except OverflowError:
+        number = math.inf
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}") from None
     if not math.isfinite(number) or number < least or (above and number == least):
@@ -31,21 +93,20 @@ def seconds(name: str, value: Any, least: float = 0.0, above: bool = False) -> f
     return number
 
 
-def check_delay(delay: float) -> float:
+def check_delay(delay: Any) -> float:
     """Return *delay* as seconds from now.
 
     Raises:
         TypeError: it is not a number.
         ValueError: it is negative or not finite.
     """
-    if isinstance(delay, bool) or not isinstance(delay, (int, float)):
-        raise TypeError(f"delay must be seconds, not {delay!r}")
-    if not 0 <= delay < math.inf:
+    number = real_seconds("delay", delay)
+    if not 0 <= number < math.inf:
         raise ValueError(f"delay must be seconds from 0, and finite, not {delay!r}")
-    return float(delay)
+    return number
 
 
-def wait_seconds(wait: bool | float) -> float | None:
+def wait_seconds(wait: Any) -> float | None:
     """Return how many seconds *wait* allows: None for True, else a number; 0 for False.
 
     Raises:
@@ -54,8 +115,78 @@ def wait_seconds(wait: bool | float) -> float | None:
     """
     if wait is True:
         return None
-    if not isinstance(wait, (int, float)):
+    if wait is False:
+        return 0.0
+    if isinstance(wait, (str, bytes, bytearray)):
         raise TypeError(f"wait must be True, False or seconds, not {wait!r}")
-    if not 0 <= wait < math.inf:
+    try:
+        number = real_seconds("wait", wait)
+    except TypeError:
+        raise TypeError(f"wait must be True, False or seconds, not {wait!r}") from None
+    if not 0 <= number < math.inf:
         raise ValueError(f"wait must be True, False or seconds from 0, not {wait!r}")
-    return float(wait)
+    return number
+
+
+# Waits. What the system's locks take is bounded: by 49 days on Windows, by 292 years
+# elsewhere. A wait may last longer, and then is made in parts.
+
+
+class _Lock(Protocol):
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+
+
+def acquire_within(lock: _Lock, timeout: float | None) -> bool:
+    """Take a lock, whatever the time is that it may take; return whether it was taken.
+
+    Parameters:
+        timeout: seconds; None waits for ever, none or less does not wait.
+    """
+    if timeout is None:
+        return lock.acquire()
+    return wait_in_parts(lambda part: lock.acquire(timeout=part), timeout)
+
+
+def join_within(thread: threading.Thread, timeout: float | None) -> bool:
+    """Wait for the end of a thread; return whether it has come.
+
+    Parameters:
+        timeout: seconds; None waits for ever, none or less does not wait.
+    """
+    if timeout is None:
+        thread.join()
+        return True
+
+    def has_ended(part: float) -> bool:
+        thread.join(part)
+        return not thread.is_alive()
+
+    return wait_in_parts(has_ended, timeout)
+
+
+def wait_in_parts(wait: Callable[[float], object], timeout: float) -> bool:
+    """Call *wait* with the seconds that it may take until it returns something true.
+
+    Parameters:
+        wait: a wait of the system's, which takes no number of seconds but those to
+            ``threading.TIMEOUT_MAX``.
+        timeout: seconds in all, however many; none or less looks once.
+
+    Returns:
+        Whether it did so in time.
+
+    Raises:
+        ValueError: the timeout is NaN.
+    """
+    if timeout != timeout:
+        raise ValueError(f"a timeout must be a number of seconds, not {timeout!r}")
+    longest = threading.TIMEOUT_MAX
+    if timeout <= longest:
+        return bool(wait(max(0.0, timeout)))
+    deadline = time.monotonic() + timeout
+    left = timeout
+    while left > 0:
+        if wait(min(left, longest)):
+            return True
+        left = deadline - time.monotonic()
+    return False

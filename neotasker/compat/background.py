@@ -13,7 +13,7 @@ from .. import host
 from ..base.known_as import known_as
 from ..base.priority import TASK_NORMAL, lane_of
 from ..base.progress import TT_COROUTINE, TT_MP, TT_THREAD, kind_of
-from ..base.seconds import check_delay
+from ..base.seconds import check_delay, wait_in_parts
 from ..loops.gate import CoroutineFuture
 from ..loops.port import ForeignLoop, LoopPort
 from ..pool.task import Task
@@ -171,13 +171,20 @@ def wait_completed(
     for task in waited:
         if not isinstance(task, Future):
             raise TypeError(f"a task or a future is needed, not {task!r}")
-    left = wait(waited, timeout).not_done
+    left = _not_done(waited, timeout)
     if left:
         raise TimeoutError(
             f"{len(left)} of {len(waited)} tasks have not ended within {timeout} s"
         )
     results = [task.result() for task in waited]
     return results[0] if one else results
+
+
+def _not_done(tasks: list[Future[Any]], timeout: float | None) -> set[Future[Any]]:
+    """Wait for tasks; return those that have not ended in time."""
+    if timeout is not None:
+        wait_in_parts(lambda part: not wait(tasks, part).not_done, timeout)
+    return wait(tasks, timeout if timeout is None else 0).not_done
 
 
 async def co_mp_apply(

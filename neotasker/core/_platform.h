@@ -63,6 +63,27 @@ static inline unsigned char nt_swap(unsigned char *p, unsigned char v) {
 #  define NT_FREE_THREADED 0
 #endif
 
+/* Count the users of what they share; `nt_count_down` returns how many are left. Where there
+ * is a GIL, it is held. */
+#if !NT_FREE_THREADED
+static inline void nt_count_up(unsigned int *users) { ++*users; }
+static inline unsigned int nt_count_down(unsigned int *users) { return --*users; }
+#elif defined(_MSC_VER)
+static inline void nt_count_up(unsigned int *users) {
+    (void)_InterlockedIncrement((long volatile *)users);
+}
+static inline unsigned int nt_count_down(unsigned int *users) {
+    return (unsigned int)_InterlockedDecrement((long volatile *)users);
+}
+#else
+static inline void nt_count_up(unsigned int *users) {
+    (void)__atomic_add_fetch(users, 1, __ATOMIC_RELAXED);
+}
+static inline unsigned int nt_count_down(unsigned int *users) {
+    return __atomic_sub_fetch(users, 1, __ATOMIC_ACQ_REL);
+}
+#endif
+
 /* A mutex of one byte that starts out unlocked when zeroed. It is never held while
  * user code runs, objects are created or the interpreter is let go, so a thread that
  * finds it taken waits for a few dozen instructions of another. Before 3.13, which

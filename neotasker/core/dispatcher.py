@@ -11,6 +11,7 @@ import threading
 from contextvars import copy_context
 from time import monotonic
 
+from ..base.seconds import acquire_within
 from .future import CANCELLED, PENDING, state_lock
 from .parking import make_parker, this_thread
 from .places import Places
@@ -331,7 +332,7 @@ class Dispatcher(Places):
             self._drainers.append(parker)
         if timeout is None:
             return parker.acquire()
-        if parker.acquire(timeout=timeout) if timeout > 0 else parker.acquire(False):
+        if acquire_within(parker, timeout):
             return True
         with self._lock:
             if parker in self._drainers:

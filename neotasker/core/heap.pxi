@@ -19,24 +19,24 @@ cdef inline long long limit_of(TimerCore timer) noexcept nogil:
     return timer.when_ + <long long>timer.slack_ * 1000
 
 
-cdef inline void place_at(TickerCore self, Py_ssize_t i, Entry entry) noexcept:
+cdef inline void place_at(Clockwork *works, Py_ssize_t i, Entry entry) noexcept:
     # Places stand in an array of their own: to write them into the timers themselves would
     # cost a miss of the cache for each.
-    self.heap[i] = entry
-    self.places[entry.slot] = <unsigned int>i
+    works.heap[i] = entry
+    works.places[entry.slot] = <unsigned int>i
 
 
-cdef void sift_up(TickerCore self, Py_ssize_t i) noexcept:
-    cdef Entry *heap = self.heap
+cdef void sift_up(Clockwork *works, Py_ssize_t i) noexcept:
+    cdef Entry *heap = works.heap
     cdef Entry entry = heap[i]
     cdef Py_ssize_t parent
     while i > 0:
         parent = (i - 1) >> 2
         if not earlier(&entry, &heap[parent]):
             break
-        place_at(self, i, heap[parent])
+        place_at(works, i, heap[parent])
         i = parent
-    place_at(self, i, entry)
+    place_at(works, i, entry)
 
 
 cdef enum:
@@ -50,24 +50,23 @@ cdef inline void fetch_entries(Entry *first, Py_ssize_t count) noexcept nogil:
         nt_prefetch(<char *>first + i)
 
 
-cdef inline void fetch_timer(TickerCore self, unsigned int slot, int level) noexcept nogil:
+cdef inline void fetch_timer(Clockwork *works, unsigned int slot, int level) noexcept nogil:
     """Fetch what will be needed of a timer that has come up to a level of the heap.
 
     With each timer that leaves the top one comes up to every level; so from the third on
-    there is time to fetch, one after the other, where it is, itself, and its callback.
+    there is time to fetch, one after the other, what is held for it, itself and its callback,
+    and whose method that is.
     """
     cdef char *timer
     if level == 3:
-        nt_prefetch(&self.timers[slot])
+        nt_prefetch(&works.held[slot])
     elif level == 2:
-        timer = <char *>self.timers[slot]
+        timer = <char *>works.held[slot].timer
         nt_prefetch(timer)
         nt_prefetch(timer + 64)
-        nt_prefetch(timer + 96)
+        nt_prefetch(<void *>works.held[slot].callback)
     elif level == 1:
-        nt_prefetch(<void *>(<TimerCore>self.timers[slot]).callback)
-    elif level == 0:
-        nt_prefetch_owner((<TimerCore>self.timers[slot]).callback)
+        nt_prefetch_owner(works.held[slot].callback)
 
 
 cdef inline Py_ssize_t earliest_of_four(Entry *heap, Py_ssize_t first) noexcept nogil:
@@ -76,11 +75,11 @@ cdef inline Py_ssize_t earliest_of_four(Entry *heap, Py_ssize_t first) noexcept 
     return one + (other - one) * earlier(&heap[other], &heap[one])
 
 
-cdef void sift_down(TickerCore self, Py_ssize_t i) noexcept:
+cdef void sift_down(Clockwork *works, Py_ssize_t i) noexcept:
     # First the way down is found, then the entries are moved along it: so the processor
     # fetches places that are far away all at once, and while it looks for the way.
-    cdef Entry *heap = self.heap
-    cdef Py_ssize_t size = self.size
+    cdef Entry *heap = works.heap
+    cdef Py_ssize_t size = works.size
     cdef bint far = size > MANY_TIMERS
     cdef Entry entry = heap[i]
     cdef Py_ssize_t way[MOST_LEVELS]
@@ -106,81 +105,103 @@ cdef void sift_down(TickerCore self, Py_ssize_t i) noexcept:
         if not earlier(&heap[best], &entry):
             break
         if far:
-            nt_prefetch_write(&self.places[heap[best].slot])
+            nt_prefetch_write(&works.places[heap[best].slot])
         way[levels] = best
         levels += 1
     for level in range(levels):
         best = way[level]
-        place_at(self, i, heap[best])
+        place_at(works, i, heap[best])
         if level < 4 and size > 64:
-            fetch_timer(self, heap[i].slot, level)
+            fetch_timer(works, heap[i].slot, level)
         i = best
-    place_at(self, i, entry)
+    place_at(works, i, entry)
 
 
-cdef void heap_push(TickerCore self, TimerCore timer) noexcept:
-    """Put a timer into the heap, which has room; the ticker gets a reference. Mutex held."""
-    cdef Py_ssize_t i = self.size
-    cdef unsigned int slot = self.free_slot
+cdef void heap_push(
+    Clockwork *works, TimerCore timer, object callback, tuple args
+) noexcept:
+    """Put a timer into the heap, which has room, with its call; references to all are taken.
+
+    The mutex is held.
+    """
+    cdef Py_ssize_t i = works.size
+    cdef unsigned int slot = works.free_slot
     if slot == <unsigned int>NO_SLOT:
-        slot = self.slots
-        self.slots += 1
+        slot = works.slots
+        works.slots += 1
     else:
-        self.free_slot = self.places[slot]
-    self.serial += 1
-    self.heap[i].limit = limit_of(timer)
-    self.heap[i].serial = self.serial
-    self.heap[i].slot = slot
-    self.timers[slot] = <PyObject *>timer
-    self.size += 1
-    self.count += 1
+        works.free_slot = works.places[slot]
+    works.serial += 1
+    works.heap[i].limit = limit_of(timer)
+    works.heap[i].serial = works.serial
+    works.heap[i].slot = slot
+    works.held[slot].timer = <PyObject *>timer
+    works.held[slot].callback = <PyObject *>callback
+    works.held[slot].args = <PyObject *>args
+    works.size += 1
+    works.count += 1
     Py_INCREF(timer)
+    Py_INCREF(callback)
+    Py_INCREF(args)
     nt_store32(&timer.slot, slot)
-    sift_up(self, i)
+    sift_up(works, i)
 
 
-cdef inline void free_the_slot(TickerCore self, unsigned int slot) noexcept:
-    self.places[slot] = self.free_slot
-    self.free_slot = slot
+cdef inline void free_the_slot(Clockwork *works, unsigned int slot) noexcept:
+    works.places[slot] = works.free_slot
+    works.free_slot = slot
 
 
-cdef void replace(TickerCore self, Py_ssize_t i, Entry entry) noexcept:
+cdef void replace(Clockwork *works, Py_ssize_t i, Entry entry) noexcept:
     """Put an entry in the place of another."""
-    place_at(self, i, entry)
-    sift_up(self, i)
-    sift_down(self, self.places[entry.slot])
+    place_at(works, i, entry)
+    sift_up(works, i)
+    sift_down(works, works.places[entry.slot])
 
 
-cdef void heap_remove(TickerCore self, Py_ssize_t i) noexcept:
+cdef void heap_remove(Clockwork *works, Py_ssize_t i) noexcept:
     """Take an entry out of the heap."""
-    self.size -= 1
-    if i != self.size:
-        replace(self, i, self.heap[self.size])
+    works.size -= 1
+    if i != works.size:
+        replace(works, i, works.heap[works.size])
 
 
-cdef void take_out(TickerCore self, TimerCore timer) noexcept:
-    """Take a timer out; the reference of the ticker is the caller's. The mutex is held."""
+cdef Held take_out(Clockwork *works, TimerCore timer, unsigned int final) noexcept:
+    """Take a timer out, and return the references that the ticker had. The mutex is held.
+
+    Parameters:
+        final: what the timer is to have in place of a slot.
+    """
     cdef unsigned int slot = timer.slot
+    cdef Held held = works.held[slot]
     cdef Queue *queue = NULL
     cdef Entry following
-    self.count -= 1
-    nt_store32(&timer.slot, NO_SLOT)
+    works.held[slot].timer = works.held[slot].callback = works.held[slot].args = NULL
+    works.count -= 1
+    nt_store32(&timer.slot, final)
     if timer.periodic is not NULL:
-        queue = find_queue(self, timer)
+        queue = find_queue(works, timer)
         if timer.periodic.queued:
-            self.timers[slot] = NULL
             queue.dead += 1
             if queue.dead > queue.count >> 1 and queue.count >= FEWEST:
-                bury(self, queue)
-            return
+                bury(works, queue)
+            return held
     if queue is not NULL and queue.first == slot:
-        if leave_queue(self, queue, &following):
-            replace(self, self.places[slot], following)
+        if leave_queue(works, queue, &following):
+            replace(works, works.places[slot], following)
         else:
-            heap_remove(self, self.places[slot])
+            heap_remove(works, works.places[slot])
     else:
-        heap_remove(self, self.places[slot])
-    free_the_slot(self, slot)
+        heap_remove(works, works.places[slot])
+    free_the_slot(works, slot)
+    return held
+
+
+cdef inline void let_go(Held held) noexcept:
+    """Drop what `take_out` has returned, which may run code of the user's."""
+    Py_XDECREF(held.callback)
+    Py_XDECREF(held.args)
+    Py_XDECREF(held.timer)
 
 
 # Queues of timers that fire again and again.
@@ -192,31 +213,19 @@ cdef void take_out(TickerCore self, TimerCore timer) noexcept:
 # in the end it finds its place in the line again.
 
 cdef enum:
-    QUEUES = 64  # for so many intervals, if no two fall upon the same
     FEWEST = 16  # entries that a queue has room for
 
-cdef struct Queue:
-    long long interval
-    long long last  # the limit of the one that came last
-    Entry *ring
-    unsigned int room  # a power of two, or 0
-    unsigned int head
-    unsigned int count
-    unsigned int dead  # of those, how many were cancelled: their timer is NULL
-    unsigned int slack
-    unsigned int first  # the slot of the first, which is in the heap; NO_SLOT: there is none
 
-
-cdef inline Queue **place_of_queue(TickerCore self, TimerCore timer) noexcept:
+cdef inline Queue **place_of_queue(Clockwork *works, TimerCore timer) noexcept:
     cdef unsigned long long mixed = timer.periodic.interval ^ (
         <unsigned long long>timer.slack_ << 20
     )
-    return &self.queues[(mixed * <unsigned long long>0x9e3779b97f4a7c15) >> 58]
+    return &works.queues[(mixed * <unsigned long long>0x9e3779b97f4a7c15) >> 58]
 
 
-cdef inline Queue *find_queue(TickerCore self, TimerCore timer) noexcept:
+cdef inline Queue *find_queue(Clockwork *works, TimerCore timer) noexcept:
     """Return the queue of a timer's interval and slack, or NULL."""
-    cdef Queue *queue = place_of_queue(self, timer)[0]
+    cdef Queue *queue = place_of_queue(works, timer)[0]
     if queue is not NULL and (
         queue.interval != timer.periodic.interval or queue.slack != timer.slack_
     ):
@@ -224,9 +233,9 @@ cdef inline Queue *find_queue(TickerCore self, TimerCore timer) noexcept:
     return queue
 
 
-cdef Queue *get_queue(TickerCore self, TimerCore timer) noexcept:
+cdef Queue *get_queue(Clockwork *works, TimerCore timer) noexcept:
     """Return the same, made if there is room for it."""
-    cdef Queue **place = place_of_queue(self, timer)
+    cdef Queue **place = place_of_queue(works, timer)
     cdef Queue *queue = place[0]
     if queue is NULL:
         queue = <Queue *>PyMem_RawMalloc(sizeof(Queue))
@@ -287,27 +296,27 @@ cdef void jump_queue(Queue *queue, Entry entry) noexcept:
     in_ring(queue, i)[0] = entry
 
 
-cdef void rejoin_queue(TickerCore self, Queue *queue, Entry entry) noexcept:
+cdef void rejoin_queue(Clockwork *works, Queue *queue, Entry entry) noexcept:
     """Put the entry that has just left before all others."""
     queue.head = (queue.head - 1) & (queue.room - 1)
     queue.count += 1
     queue.ring[queue.head] = entry
-    (<TimerCore>self.timers[entry.slot]).periodic.queued = True
+    (<TimerCore>works.held[entry.slot].timer).periodic.queued = True
 
 
-cdef inline void fetch_queued(TickerCore self, Queue *queue) noexcept:
+cdef inline void fetch_queued(Clockwork *works, Queue *queue) noexcept:
     """Fetch what will be needed of those that come soon: first where they are."""
     cdef int level
     cdef unsigned int slot
     if queue.count > 12:
-        nt_prefetch_write(&self.places[in_ring(queue, 8).slot])
+        nt_prefetch_write(&works.places[in_ring(queue, 8).slot])
         for level in range(4):
             slot = in_ring(queue, level << 2).slot
-            if level == 3 or self.timers[slot] is not NULL:
-                fetch_timer(self, slot, level)
+            if level == 3 or works.held[slot].timer is not NULL:
+                fetch_timer(works, slot, level)
 
 
-cdef bint leave_queue(TickerCore self, Queue *queue, Entry *entry) noexcept:
+cdef bint leave_queue(Clockwork *works, Queue *queue, Entry *entry) noexcept:
     """Take the next entry to be the first, in the heap; return False if there is none."""
     cdef unsigned int slot
     cdef bint found = False
@@ -317,26 +326,26 @@ cdef bint leave_queue(TickerCore self, Queue *queue, Entry *entry) noexcept:
         queue.head = (queue.head + 1) & (queue.room - 1)
         queue.count -= 1
         slot = entry.slot
-        if self.timers[slot] is NULL:
+        if works.held[slot].timer is NULL:
             queue.dead -= 1
-            free_the_slot(self, slot)
+            free_the_slot(works, slot)
         else:
             queue.first = slot
-            (<TimerCore>self.timers[slot]).periodic.queued = False
+            (<TimerCore>works.held[slot].timer).periodic.queued = False
             found = True
     if found:
-        fetch_queued(self, queue)
+        fetch_queued(works, queue)
     if queue.room > FEWEST and queue.count < queue.room >> 3:
         set_ring_room(queue, queue.room >> 1)
     return found
 
 
-cdef void bury(TickerCore self, Queue *queue) noexcept:
+cdef void bury(Clockwork *works, Queue *queue) noexcept:
     """Take out the entries of those that were cancelled."""
     cdef unsigned int i, kept = 0
     for i in range(queue.count):
-        if self.timers[in_ring(queue, i).slot] is NULL:
-            free_the_slot(self, in_ring(queue, i).slot)
+        if works.held[in_ring(queue, i).slot].timer is NULL:
+            free_the_slot(works, in_ring(queue, i).slot)
         else:
             in_ring(queue, kept)[0] = in_ring(queue, i)[0]
             kept += 1
@@ -347,109 +356,105 @@ cdef void bury(TickerCore self, Queue *queue) noexcept:
             return
 
 
-cdef bint make_room(TickerCore self) noexcept:
+cdef bint make_room(Clockwork *works) noexcept:
     """Make room for one more timer; return False if there is none. The mutex is held."""
-    if not make_room_in_heap(self):
+    if not make_room_in_heap(works):
         return False
-    if self.free_slot != <unsigned int>NO_SLOT or self.slots < self.slots_room:
+    if works.free_slot != <unsigned int>NO_SLOT or works.slots < works.slots_room:
         return True
-    if self.slots_room >= <Py_ssize_t>(FIRED >> 1):
+    if works.slots_room >= <Py_ssize_t>(FIRED >> 1):
         return False
-    return set_slots_room(self, self.slots_room * 2 if self.slots_room else 16)
+    return set_slots_room(works, works.slots_room * 2 if works.slots_room else 16)
 
 
-cdef inline bint make_room_in_heap(TickerCore self) noexcept:
-    if self.size < self.room:
+cdef inline bint make_room_in_heap(Clockwork *works) noexcept:
+    if works.size < works.room:
         return True
-    return set_room(self, self.room * 2 if self.room else 16)
+    return set_room(works, works.room * 2 if works.room else 16)
 
 
-cdef bint set_room(TickerCore self, Py_ssize_t room) noexcept:
+cdef bint set_room(Clockwork *works, Py_ssize_t room) noexcept:
     """Let the heap have room for so many; return False if there is none."""
     # The second entry begins a line of the cache, so that children share one.
     cdef void *block
     cdef void *heap
     heap = nt_array(
-        room * sizeof(Entry), sizeof(Entry), self.heap, self.size * sizeof(Entry), &block
+        room * sizeof(Entry), sizeof(Entry), works.heap, works.size * sizeof(Entry), &block
     )
     if heap is NULL:
         return False
-    PyMem_RawFree(self.heap_block)
-    self.heap_block = block
-    self.heap = <Entry *>heap
-    self.room = room
+    PyMem_RawFree(works.heap_block)
+    works.heap_block = block
+    works.heap = <Entry *>heap
+    works.room = room
     return True
 
 
-cdef bint set_slots_room(TickerCore self, Py_ssize_t room) noexcept:
+cdef bint set_slots_room(Clockwork *works, Py_ssize_t room) noexcept:
     """Let there be so many slots; return False if there is no room."""
     cdef void *places_block
-    cdef void *timers_block
+    cdef void *held_block
     cdef void *places
-    cdef void *timers
-    cdef size_t used = self.slots
+    cdef void *held
+    cdef size_t used = works.slots
     places = nt_array(
-        room * sizeof(unsigned int), 0, self.places, used * sizeof(unsigned int), &places_block
+        room * sizeof(unsigned int), 0, works.places, used * sizeof(unsigned int), &places_block
     )
     if places is NULL:
         return False
-    timers = nt_array(
-        room * sizeof(PyObject *), 0, self.timers, used * sizeof(PyObject *), &timers_block
-    )
-    if timers is NULL:
+    held = nt_array(room * sizeof(Held), 0, works.held, used * sizeof(Held), &held_block)
+    if held is NULL:
         PyMem_RawFree(places_block)
         return False
-    PyMem_RawFree(self.places_block)
-    PyMem_RawFree(self.timers_block)
-    self.places_block = places_block
-    self.timers_block = timers_block
-    self.places = <unsigned int *>places
-    self.timers = <PyObject **>timers
-    self.slots_room = room
+    PyMem_RawFree(works.places_block)
+    PyMem_RawFree(works.held_block)
+    works.places_block = places_block
+    works.held_block = held_block
+    works.places = <unsigned int *>places
+    works.held = <Held *>held
+    works.slots_room = room
     return True
 
 
-cdef void shrink(TickerCore self) noexcept:
+cdef void shrink(Clockwork *works) noexcept:
     """Give memory back when little of it is used. The mutex is held."""
-    cdef Py_ssize_t room = self.room >> 1
-    if room >= 1024 and self.size < room >> 1:
-        set_room(self, room)
+    cdef Py_ssize_t room = works.room >> 1
+    if room >= 1024 and works.size < room >> 1:
+        set_room(works, room)
     # To count slots anew takes a look at every timer: there must be few.
-    if self.slots_room > 1024 and self.count < self.slots_room >> 6:
-        count_slots_anew(self)
+    if works.slots_room > 1024 and works.count < works.slots_room >> 6:
+        count_slots_anew(works)
 
 
-cdef void count_slots_anew(TickerCore self) noexcept:
+cdef void count_slots_anew(Clockwork *works) noexcept:
     """Give the timers the first slots, if there is memory to do so. The mutex is held."""
-    cdef PyObject **timers = <PyObject **>PyMem_RawMalloc(
-        (self.count + 1) * sizeof(PyObject *)
-    )
+    cdef Held *held = <Held *>PyMem_RawMalloc((works.count + 1) * sizeof(Held))
     cdef Queue *queue
     cdef unsigned int at, counted = 0
     cdef Py_ssize_t i, room = 1024
-    if timers is NULL:
+    if held is NULL:
         return
-    for i in range(self.size):
-        timers[counted] = self.timers[self.heap[i].slot]
-        self.heap[i].slot = counted
+    for i in range(works.size):
+        held[counted] = works.held[works.heap[i].slot]
+        works.heap[i].slot = counted
         counted += 1
     for i in range(QUEUES):
-        queue = self.queues[i]
+        queue = works.queues[i]
         if queue is not NULL:
-            bury(self, queue)
+            bury(works, queue)
             if queue.first != <unsigned int>NO_SLOT:
-                queue.first = self.places[queue.first]  # as in the heap
+                queue.first = works.places[queue.first]  # as in the heap
             for at in range(queue.count):
-                timers[counted] = self.timers[in_ring(queue, at).slot]
+                held[counted] = works.held[in_ring(queue, at).slot]
                 in_ring(queue, at).slot = counted
                 counted += 1
     for at in range(counted):
-        self.timers[at] = timers[at]
-        self.places[at] = at
-        nt_store32(&(<TimerCore>timers[at]).slot, at)
-    PyMem_RawFree(timers)
-    self.slots = counted
-    self.free_slot = NO_SLOT
-    while room < self.count << 1:
+        works.held[at] = held[at]
+        works.places[at] = at
+        nt_store32(&(<TimerCore>held[at].timer).slot, at)
+    PyMem_RawFree(held)
+    works.slots = counted
+    works.free_slot = NO_SLOT
+    while room < works.count << 1:
         room <<= 1
-    set_slots_room(self, room)
+    set_slots_room(works, room)

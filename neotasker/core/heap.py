@@ -18,10 +18,16 @@ from .timer import BURST, DELAY
 __all__ = ["Heap"]
 
 
+MOST_AT_ONCE = 1000  # fires of one timer in one tick that make up for what was missed
+
+
 class Heap:
     """Timers by the time at which each is to fire at the latest.
 
-    The lock protects the heap and the fields of its timers.
+    The lock protects the heap and the fields of its timers. It is reentrant, as a signal
+    handler or finalizer may set and cancel timers anywhere: so what was looked at is looked
+    at again when it was taken. One that raises leaves nothing half done: see `_put_back`
+    and `_withdraw`.
     """
 
     def __init__(self):
@@ -29,9 +35,11 @@ class Heap:
         self._heap = []
         self._serial = count()
         self._dead = 0
+        self._ticks = 0
 
-    def _push(self, timer):
-        entry = timer._entry = [timer._when + timer.slack, next(self._serial), timer]
+    def _push(self, timer, limit):
+        entry = [limit, next(self._serial), timer]
+        timer._entry = entry
         heapq.heappush(self._heap, entry)
 
     def _cancel(self, timer):
@@ -44,54 +52,113 @@ class Heap:
                 entry[2] = None
                 self._dead += 1
                 if self._dead > 64 and self._dead > len(self._heap) // 2:
-                    self._heap = [e for e in self._heap if e[2] is not None]
-                    heapq.heapify(self._heap)
-                    self._dead = 0
+                    self._sweep()
             timer._callback = timer._args = None
             return True
 
-    def _pop_due(self, now):
-        """Return a timer that is due and its call, or None. The lock is held."""
+    def _sweep(self):
+        """Take out the entries of timers that were cancelled. The lock is held."""
+        self._heap = [e for e in self._heap if e[2] is not None]
+        heapq.heapify(self._heap)
+        self._dead = 0
+
+    def _first_due(self, now):
+        """Return the entry of the first timer if it is due, else None. The lock is held."""
         heap = self._heap
         while heap:
-            timer = heap[0][2]
+            entry = heap[0]
+            timer = entry[2]
             if timer is None:
-                heapq.heappop(heap)
-                self._dead -= 1
+                if heapq.heappop(heap) is entry:
+                    self._dead -= 1
+                else:  # a handler has set an earlier one meanwhile
+                    self._sweep()
                 continue
-            if timer._when > now:
+            if timer._when > now or (
+                timer._caught_up >= MOST_AT_ONCE and timer._tick == self._ticks
+            ):
                 return None
-            heapq.heappop(heap)
-            timer._entry = None
-            timer.runs += 1
-            call = timer._callback, timer._args
-            if timer.interval is None:
-                timer._ticker = None
-                timer._callback = timer._args = None
-            return timer, call
+            return entry
         return None
+
+    def _take(self, entry, timer, now):
+        """Take a due timer out, or put it to its next time. The lock is held.
+
+        Returns:
+            False if a handler has changed something meanwhile.
+        """
+        heap = self._heap
+        popped = heapq.heappop(heap)
+        if popped is not entry:
+            heapq.heappush(heap, popped)
+            return False
+        timer._entry = None
+        timer._runs += 1
+        if timer._interval is not None:
+            self._rearm(timer, now)
+        else:
+            timer._ticker = None
+            timer._callback = timer._args = None
+        return True
 
     def _rearm(self, timer, now):
         """Put a periodic timer back, by its policy. The lock is held."""
         if timer._ticker is None:
             return
-        interval = timer.interval
+        interval = timer._interval
         due = timer._when
         late = int((now - due) / interval) if now > due else 0
         if timer._policy == BURST:
             timer._when = due + interval
+            if timer._when <= now and self._has_caught_up(timer):
+                self._push(timer, max(timer._when + timer._slack, now))  # behind the others
+                return
         elif timer._policy == DELAY and late:
-            timer.missed += late
+            timer._missed += late
             timer._when = now + interval
         else:
-            timer.missed += late
+            timer._missed += late
             timer._when = due + (late + 1) * interval
-        self._push(timer)
+        self._push(timer, timer._when + timer._slack)
+
+    def _has_caught_up(self, timer):
+        """Count a fire to be made up for; return whether that is enough for this tick."""
+        if timer._tick != self._ticks:
+            timer._tick = self._ticks
+            timer._caught_up = 0
+        timer._caught_up += 1
+        return timer._caught_up >= MOST_AT_ONCE
+
+    def _put_back(self, entry, timer, call, state):
+        """Have a timer due again that was taken and not called, as a handler has raised."""
+        with self._lock:
+            if timer._ticker is None and (timer._interval is not None or not timer._runs):
+                return  # it was cancelled
+            timer._entry = entry
+            timer._ticker = self
+            timer._callback, timer._args = call
+            timer._when, timer._runs, timer._missed = state
+            self._heap = [e for e in self._heap if e[2] is not timer and e is not entry]
+            entry[2] = timer
+            self._heap.append(entry)
+            self._sweep()
+
+    def _withdraw(self, timer):
+        """Take out a timer whose setting a handler has interrupted by raising."""
+        with self._lock:
+            timer._ticker = timer._callback = timer._args = timer._entry = None
+            self._heap = [e for e in self._heap if e[2] is not timer]
+            self._sweep()
 
     def _next_due(self):
         """Return when the first timer is to fire, or None. The lock is held."""
         heap = self._heap
-        while heap and heap[0][2] is None:
-            heapq.heappop(heap)
-            self._dead -= 1
-        return heap[0][0] if heap else None
+        while heap:
+            entry = heap[0]
+            if entry[2] is not None:
+                return entry[0]
+            if heapq.heappop(heap) is entry:
+                self._dead -= 1
+            else:  # a handler has set an earlier one meanwhile
+                self._sweep()
+        return None

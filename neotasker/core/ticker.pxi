@@ -9,38 +9,21 @@
 cdef class TickerCore:
     """The clockwork: a heap of timers, and the loop that fires those that are due."""
 
-    cdef nt_mutex mutex  # protects what follows, and the timers
-    cdef Entry *heap
-    cdef Py_ssize_t size
-    cdef Py_ssize_t room
-    cdef Queue *queues[QUEUES]
-    cdef Py_ssize_t count  # of all timers
-    # By the slot of a timer: where it is in the heap, or the next free slot; and itself, owned.
-    cdef unsigned int *places
-    cdef PyObject **timers
-    cdef Py_ssize_t slots_room
-    cdef unsigned int slots  # how many were ever needed since they were last counted anew
-    cdef unsigned int free_slot
-    cdef unsigned int serial  # of the timer that was set last; begins again from 0
-    # The blocks that the three are in.
-    cdef void *heap_block
-    cdef void *places_block
-    cdef void *timers_block
-    cdef long long asleep_until  # AWAKE, or when the thread means to wake
-    cdef Parker *parker
-    cdef bint stopping
-    cdef long long fires_
+    cdef Clockwork *works
     cdef unsigned int slack_  # microseconds, of timers that have none of their own
     cdef object clock  # None: the machine's
 
     def __cinit__(self, *args, **kwargs):
-        self.asleep_until = AWAKE
-        self.free_slot = NO_SLOT
-        self.parker = parker_get()
+        self.works = make_works()
 
     def __init__(self, now=None, slack=0.0):
         self.clock = now
         self.slack_ = slack_of(slack)
+
+    def __dealloc__(self):
+        if self.works is not NULL:
+            clear_works(self.works)
+            leave_works(self.works)
 
     @property
     def slack(self):
@@ -50,25 +33,6 @@ cdef class TickerCore:
     @slack.setter
     def slack(self, value):
         self.slack_ = slack_of(value)
-
-    def __dealloc__(self):
-        cdef Py_ssize_t i
-        cdef unsigned int at
-        cdef Queue *queue
-        for i in range(self.size):
-            Py_DECREF(<object>self.timers[self.heap[i].slot])
-        for i in range(QUEUES):
-            queue = self.queues[i]
-            if queue is not NULL:
-                for at in range(queue.count):
-                    Py_XDECREF(self.timers[in_ring(queue, at).slot])
-                PyMem_RawFree(queue.ring)
-                PyMem_RawFree(queue)
-        PyMem_RawFree(self.heap_block)
-        PyMem_RawFree(self.places_block)
-        PyMem_RawFree(self.timers_block)
-        if self.parker is not NULL:
-            parker_put(self.parker)
 
     def call_at(self, when, callback, /, *args, slack=None):
         """Call ``callback(*args)`` on the tick at *when* (seconds of the ticker's clock).
@@ -81,10 +45,10 @@ cdef class TickerCore:
             The `Timer`.
 
         Raises:
-            TypeError: the callback cannot be called.
+            TypeError: a time is no number, or the callback cannot be called.
             ValueError: the time is not finite, or the slack not from 0 to an hour.
         """
-        return add_timer(self, nanoseconds(when), NULL, callback, args, slack)
+        return add_timer(self, nanoseconds("when", when), NULL, callback, args, slack)
 
     def call_later(self, delay, callback, /, *args, slack=None):
         """Call ``callback(*args)`` on the tick in *delay* seconds; negative: at the next.
@@ -96,16 +60,17 @@ cdef class TickerCore:
             The `Timer`.
 
         Raises:
-            TypeError: the callback cannot be called.
+            TypeError: a time is no number, or the callback cannot be called.
             ValueError: the delay is not finite, or the slack not from 0 to an hour.
         """
-        return add_timer(self, now_of(self) + nanoseconds(delay), NULL, callback, args, slack)
+        cdef long long pause = nanoseconds("delay", delay)
+        return add_timer(self, now_of(self) + pause, NULL, callback, args, slack)
 
     def call_every(self, interval, callback, /, *args, missed="skip", first=None, slack=None):
         """Call ``callback(*args)`` on the tick every *interval* seconds, at a fixed rate.
 
         Parameters:
-            interval: seconds, more than zero.
+            interval: seconds, a microsecond or more.
             missed: what follows when the tick comes late by an interval or more:
                 ``'skip'`` keeps the phase, ``'delay'`` starts a new one, ``'burst'``
                 catches up (the words of tokio's ``MissedTickBehavior``).
@@ -117,22 +82,21 @@ cdef class TickerCore:
             The `Timer`.
 
         Raises:
-            TypeError: the callback cannot be called.
-            ValueError: the interval is not positive and finite, *missed* unknown, or the
-                slack out of range.
+            TypeError: a time is no number, or the callback cannot be called.
+            ValueError: the interval is less than a microsecond or not finite, *missed*
+                unknown, or the slack out of range.
         """
         cdef Periodic periodic
-        cdef double seconds = interval
+        cdef double seconds = seconds_of("interval", interval)
         cdef long long start
-        if not 0 < seconds < float("inf"):
-            raise ValueError(f"interval must be positive and finite seconds, not {seconds!r}")
+        if not SHORTEST <= seconds < float("inf"):
+            raise ValueError(_too_short("interval", interval))
         if missed not in _MISSED:
             raise ValueError(f"missed must be 'skip', 'delay' or 'burst', not {missed!r}")
-        periodic.interval = max(1, nanoseconds(seconds))
-        periodic.runs = periodic.missed = 0
-        periodic.queued = False
+        memset(&periodic, 0, sizeof(Periodic))
+        periodic.interval = rounded(seconds)
         periodic.policy = _MISSED.index(missed)
-        start = periodic.interval if first is None else nanoseconds(first)
+        start = periodic.interval if first is None else nanoseconds("first", first)
         return add_timer(self, now_of(self) + start, &periodic, callback, args, slack)
 
     def tick(self):
@@ -145,84 +109,68 @@ cdef class TickerCore:
         cdef long long until, pause
         cdef PyLockStatus status
         cdef bint roused
+        cdef Clockwork *works = self.works
         cdef long long since = nt_now()
         while True:
             tick(self, &since)
             pause = now_of(self)
-            nt_lock(&self.mutex)
-            if self.stopping:
-                nt_unlock(&self.mutex)
+            nt_lock(&works.mutex)
+            if works.stopping:
+                nt_unlock(&works.mutex)
                 return
-            if self.size:
-                until = self.heap[0].limit
+            if works.size:
+                until = works.heap[0].limit
                 if until <= pause:
-                    nt_unlock(&self.mutex)
+                    nt_unlock(&works.mutex)
                     continue
                 pause = (until - pause + 999) // 1000
                 pause = min(pause, PY_TIMEOUT_MAX)
-                self.asleep_until = until
+                works.asleep_until = until
             else:
                 pause = -1
-                self.asleep_until = FOREVER
-            nt_unlock(&self.mutex)
+                works.asleep_until = FOREVER
+            nt_unlock(&works.mutex)
             with nogil:
-                status = PyThread_acquire_lock_timed(self.parker.lock, pause, 0)
+                status = PyThread_acquire_lock_timed(works.parker.lock, pause, 0)
             since = nt_now()
             if status != PY_LOCK_ACQUIRED:
-                nt_lock(&self.mutex)
-                roused = self.asleep_until == AWAKE
-                self.asleep_until = AWAKE
-                nt_unlock(&self.mutex)
+                nt_lock(&works.mutex)
+                roused = works.asleep_until == AWAKE
+                works.asleep_until = AWAKE
+                nt_unlock(&works.mutex)
                 if roused:  # somebody is about to release it
                     with nogil:
-                        PyThread_acquire_lock_timed(self.parker.lock, -1, 0)
+                        PyThread_acquire_lock_timed(works.parker.lock, -1, 0)
 
     def stop(self):
         """Make `run` return after the callbacks of this tick."""
+        cdef Clockwork *works = self.works
         cdef bint rouse
-        nt_lock(&self.mutex)
-        self.stopping = True
-        rouse = self.asleep_until != AWAKE
-        self.asleep_until = AWAKE
-        nt_unlock(&self.mutex)
+        nt_lock(&works.mutex)
+        works.stopping = True
+        rouse = works.asleep_until != AWAKE
+        works.asleep_until = AWAKE
+        nt_unlock(&works.mutex)
         if rouse:
-            PyThread_release_lock(self.parker.lock)
+            PyThread_release_lock(works.parker.lock)
 
     def reset(self):
         """Make the ticker ready for another `run`."""
-        nt_lock(&self.mutex)
-        self.stopping = False
-        nt_unlock(&self.mutex)
+        cdef Clockwork *works = self.works
+        nt_lock(&works.mutex)
+        works.stopping = False
+        nt_unlock(&works.mutex)
 
     def clear(self):
         """Cancel every timer; return how many there were."""
-        cdef TimerCore timer = None
-        cdef object callback = None
-        cdef tuple args = None
-        cdef Py_ssize_t cleared = 0
-        while True:
-            nt_lock(&self.mutex)
-            if not self.size:
-                nt_unlock(&self.mutex)
-                return cleared
-            timer = <TimerCore>self.timers[self.heap[self.size - 1].slot]
-            take_out(self, timer)
-            callback = timer.callback
-            args = timer.args
-            timer.callback = None
-            timer.args = None
-            nt_unlock(&self.mutex)
-            Py_DECREF(timer)  # the ticker's
-            cleared += 1
-            timer = None
-            callback = None
-            args = None
+        return clear_works(self.works)
 
     def abandon(self):
         """Forget all timers: in a forked child, which has not got the ticker's thread."""
-        memset(&self.mutex, 0, sizeof(nt_mutex))
-        self.asleep_until = AWAKE
-        self.stopping = True
+        cdef Clockwork *works = self.works
+        memset(&works.mutex, 0, sizeof(nt_mutex))
+        works.asleep_until = AWAKE
+        works.stopping = True
         self.clear()
 
     def now(self):
@@ -232,34 +180,89 @@ cdef class TickerCore:
     @property
     def next_due(self):
         """When the next timer is to fire, its slack used: seconds of the clock, or None."""
+        cdef Clockwork *works = self.works
         cdef long long when = 0
         cdef bint found
-        nt_lock(&self.mutex)
-        found = self.size > 0
+        nt_lock(&works.mutex)
+        found = works.size > 0
         if found:
-            when = self.heap[0].limit
-        nt_unlock(&self.mutex)
+            when = works.heap[0].limit
+        nt_unlock(&works.mutex)
         return when / 1e9 if found else None
 
     @property
     def fires(self):
         """How many timers have fired."""
-        return self.fires_
+        return self.works.fires
 
     def __len__(self):
-        return self.count
+        return self.works.count
 
 
 cdef long long now_of(TickerCore self) except? -1:
     if self.clock is None:
         return nt_now()
-    return nanoseconds(self.clock())
+    return nanoseconds("the time of the clock", self.clock())
+
+
+cdef Py_ssize_t clear_works(Clockwork *works) noexcept:
+    """Cancel every timer; return how many there were."""
+    cdef Held held
+    cdef Py_ssize_t cleared = 0
+    while True:
+        nt_lock(&works.mutex)
+        if not works.size:
+            nt_unlock(&works.mutex)
+            return cleared
+        held = works.held[works.heap[works.size - 1].slot]
+        take_out(works, <TimerCore>held.timer, NO_SLOT)
+        nt_unlock(&works.mutex)
+        let_go(held)
+        cleared += 1
+
+
+# What timers call is held in arrays, of which Cython knows nothing.
+
+cdef nt_traverseproc _traverse_others = (<nt_type *>TickerCore).tp_traverse
+cdef nt_inquiry _clear_others = (<nt_type *>TickerCore).tp_clear
+
+
+cdef int show_to_collector(PyObject *op, nt_visitproc visit, void *arg) noexcept:
+    """Tell the collector what a ticker holds: the world stands still, nothing may change."""
+    cdef Clockwork *works = (<TickerCore>op).works
+    cdef unsigned int slot
+    cdef int stop
+    if works is not NULL:
+        for slot in range(works.slots):
+            if works.held[slot].timer is not NULL:
+                stop = visit(works.held[slot].callback, arg)
+                if not stop:
+                    stop = visit(works.held[slot].args, arg)
+                if stop:
+                    return stop
+    return _traverse_others(op, visit, arg)
+
+
+cdef int clear_for_collector(PyObject *op) noexcept:
+    """Let go of what a ticker holds that nobody can reach."""
+    if (<TickerCore>op).works is not NULL:
+        clear_works((<TickerCore>op).works)
+    return _clear_others(op)
+
+
+(<nt_type *>TickerCore).tp_traverse = show_to_collector
+(<nt_type *>TickerCore).tp_clear = clear_for_collector
+
+
+cdef enum:
+    MOST_AT_ONCE = 1000  # fires of one timer in one tick that make up for what was missed
 
 
 cdef TimerCore add_timer(
     TickerCore self, long long when, Periodic *periodic, object callback, tuple args,
     object slack
 ):
+    cdef Clockwork *works = self.works
     cdef TimerCore timer
     cdef bint rouse
     if not PyCallable_Check(callback):
@@ -270,132 +273,158 @@ cdef TimerCore add_timer(
         timer = PeriodicTimer.__new__(PeriodicTimer)
         (<PeriodicTimer>timer).own = periodic[0]
         timer.periodic = &(<PeriodicTimer>timer).own
-    timer.callback = callback
-    timer.args = args
-    timer.ticker = self
     timer.when_ = when
     timer.slot = NO_SLOT
     if slack is not None or self.slack_:
         timer.slack_ = choose_slack(self, slack, periodic)
-    nt_lock(&self.mutex)
-    if not make_room(self):
-        nt_unlock(&self.mutex)
+    timer.works = works
+    nt_count_up(&works.users)
+    nt_lock(&works.mutex)
+    if not make_room(works):
+        nt_unlock(&works.mutex)
         raise MemoryError()
-    heap_push(self, timer)
-    rouse = limit_of(timer) < self.asleep_until
+    heap_push(works, timer, callback, args)
+    rouse = limit_of(timer) < works.asleep_until
     if rouse:
-        self.asleep_until = AWAKE
-    nt_unlock(&self.mutex)
+        works.asleep_until = AWAKE
+    nt_unlock(&works.mutex)
     if rouse:
-        PyThread_release_lock(self.parker.lock)
+        PyThread_release_lock(works.parker.lock)
     return timer
 
 
-cdef void rearm(TickerCore self, TimerCore timer, long long now) noexcept:
+cdef inline bint has_caught_up(Clockwork *works, Periodic *periodic) noexcept:
+    """Count a fire to be made up for; return whether that is enough for this tick."""
+    if periodic.tick != works.ticks:
+        periodic.tick = works.ticks
+        periodic.caught_up = 0
+    periodic.caught_up += 1
+    return periodic.caught_up >= MOST_AT_ONCE
+
+
+cdef void rearm(Clockwork *works, TimerCore timer, long long now) noexcept:
     """Set a periodic timer, which is first in the heap, to its next time. Mutex held."""
     cdef Queue *queue
     cdef Entry entry, following
     cdef Periodic *periodic = timer.periodic
     cdef long long interval = periodic.interval
     cdef long long late = now - timer.when_
+    cdef bint waits = False
     late = 0 if late < interval else late // interval
     if periodic.policy == BURST:
         timer.when_ += interval
+        waits = timer.when_ <= now and has_caught_up(works, periodic)
     else:
         periodic.missed += late
         if periodic.policy == DELAY and late:
             timer.when_ = now + interval
         else:
             timer.when_ += (late + 1) * interval
-    self.serial += 1
+    works.serial += 1
     entry.limit = limit_of(timer)
-    entry.serial = self.serial
+    if waits and entry.limit < now:
+        entry.limit = now  # behind all others that are due
+    entry.serial = works.serial
     entry.slot = timer.slot
-    queue = get_queue(self, timer)
+    queue = get_queue(works, timer)
     if queue is NULL:
-        self.heap[0] = entry
+        works.heap[0] = entry
     elif queue.first == <unsigned int>NO_SLOT:
         queue.first = entry.slot
         queue.last = entry.limit
-        self.heap[0] = entry
+        works.heap[0] = entry
     elif queue.first != entry.slot:
         if entry.limit >= queue.last and join_queue(queue, entry):
             periodic.queued = True
-            heap_remove(self, 0)
+            heap_remove(works, 0)
             return
-        self.heap[0] = entry
-    elif leave_queue(self, queue, &following):
-        self.heap[0] = following
+        works.heap[0] = entry
+    elif leave_queue(works, queue, &following):
+        works.heap[0] = following
         if entry.limit >= queue.last:
             periodic.queued = join_queue(queue, entry)  # it has room for one that left
-        elif make_room_in_heap(self):
-            sift_down(self, 0)
-            self.heap[self.size] = entry
-            self.size += 1
-            sift_up(self, self.size - 1)
+        elif make_room_in_heap(works):
+            sift_down(works, 0)
+            works.heap[works.size] = entry
+            works.size += 1
+            sift_up(works, works.size - 1)
             return
         elif entry.limit < following.limit:
-            rejoin_queue(self, queue, following)
+            rejoin_queue(works, queue, following)
             queue.first = entry.slot
-            self.heap[0] = entry
+            works.heap[0] = entry
         else:
             jump_queue(queue, entry)
             periodic.queued = True
     else:
         queue.first = entry.slot
         queue.last = entry.limit
-        self.heap[0] = entry
-    sift_down(self, 0)
+        works.heap[0] = entry
+    sift_down(works, 0)
+
+
+cdef inline bint is_enough(Clockwork *works, TimerCore timer) noexcept:
+    """Return whether the first timer is one that is to go on in the next tick only."""
+    cdef Periodic *periodic = timer.periodic
+    return (
+        periodic is not NULL
+        and periodic.caught_up >= MOST_AT_ONCE
+        and periodic.tick == works.ticks
+    )
 
 
 cdef Py_ssize_t tick(TickerCore self, long long *since) except -1:
     """Fire what is due now; what falls due meanwhile is left to the next tick."""
+    cdef Clockwork *works = self.works
     cdef long long now = now_of(self)
     cdef Py_ssize_t fired = 0
     cdef TimerCore timer = None
-    cdef object callback = None
-    cdef tuple args = None
+    cdef Held held
     cdef PyObject *outcome
-    cdef bint once = False
+    nt_lock(&works.mutex)
+    works.ticks += 1
+    nt_unlock(&works.mutex)
     while True:
         if not fired & 31:
             let_others_run(since, nt_now())
-        nt_lock(&self.mutex)
-        timer = <TimerCore>self.timers[self.heap[0].slot] if self.size else None
-        if timer is None or timer.when_ > now or self.stopping:
-            shrink(self)
-            nt_unlock(&self.mutex)
+        nt_lock(&works.mutex)
+        timer = <TimerCore>works.held[works.heap[0].slot].timer if works.size else None
+        if (
+            timer is None or timer.when_ > now or works.stopping or is_enough(works, timer)
+        ):
+            shrink(works)
+            nt_unlock(&works.mutex)
             return fired
-        callback = timer.callback
-        args = timer.args
-        once = timer.periodic is NULL
-        if once:
-            take_out(self, timer)
-            nt_store32(&timer.slot, FIRED)
-            timer.callback = None
-            timer.args = None
+        if timer.periodic is NULL:
+            held = take_out(works, timer, FIRED)
         else:
+            held = works.held[timer.slot]
+            held.timer = NULL
+            Py_INCREF(<object>held.callback)
+            Py_INCREF(<object>held.args)
             timer.periodic.runs += 1
-            rearm(self, timer, now)
-        self.fires_ += 1
-        nt_unlock(&self.mutex)
-        if once:
-            Py_DECREF(timer)  # the ticker's
+            rearm(works, timer, now)
+        works.fires += 1
+        nt_unlock(&works.mutex)
         timer = None
         fired += 1
-        outcome = raw_call(<PyObject *>callback, <PyObject *>args, NULL)
+        outcome = raw_call(held.callback, held.args, NULL)
         if outcome is NULL:
-            log_callback(callback)
+            log_callback(<object>held.callback)
         else:
             Py_DECREF(<object>outcome)
-        callback = None
-        args = None
+        let_go(held)
 
 
-cdef int log_callback(object callback) except -1:
+cdef int log_callback(object callback) noexcept:
     """Log the exception of a callback: it is set, as after any failed call."""
     cdef PyObject *raised = nt_take_exception()
+    if raised is NULL:  # there was no memory for one
+        return 0
     error = <object>raised
     Py_DECREF(error)
-    logger.error("exception in timer callback %r", callback, exc_info=error)
+    try:
+        logger.error("exception in timer callback %r", callback, exc_info=error)
+    except BaseException:  # not even a call is possible
+        pass
     return 0

@@ -8,12 +8,15 @@ The compiled twin is ``ticker.pxi``; neither leaves anything out.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
+from functools import partial
 from time import monotonic
 
 from ..base.report import Reporter
+from ..base.seconds import SHORTEST, real_seconds, too_short
 from .heap import Heap
 from .parking import make_parker
-from .timer import POLICIES, SKIP, TimerCore, slack_of
+from .timer import FAR, POLICIES, SKIP, TimerCore, finite, slack_of
 
 __all__ = ["TickerCore"]
 
@@ -41,7 +44,7 @@ class TickerCore(Heap):
 
     def __init__(self, now=None, slack=0.0):
         super().__init__()
-        self._now = monotonic if now is None else now
+        self._now = monotonic if now is None else partial(_read, now)
         self._by_hand = now is not None
         self._slack = slack_of(slack)
         self._parker = make_parker()
@@ -61,7 +64,9 @@ class TickerCore(Heap):
     def _choose_slack(self, own, interval):
         """Return the slack of a timer: its own, or the ticker's."""
         if own is None:
-            slack = self._slack if interval is None else min(self._slack, interval / 2)
+            slack = self._slack
+            if slack and interval is not None:
+                slack = min(slack, int(interval * 1e9 + 0.5) // 2000 / 1e6)
         else:
             slack = slack_of(own)
             if interval is not None and slack and slack >= interval:
@@ -74,27 +79,32 @@ class TickerCore(Heap):
     def _add(self, when, interval, policy, callback, args, slack):
         if not callable(callback):
             raise TypeError(f"the callback of a timer must be callable, not {callback!r}")
-        if when != when or when in (float("inf"), float("-inf")):
-            raise ValueError(f"a timer needs a finite time, not {when!r}")
         timer = object.__new__(self._timer_type)
         timer._callback = callback
         timer._args = args
         timer._when = when
-        timer.interval = interval
-        timer.slack = self._choose_slack(slack, interval)
+        timer._interval = interval
+        timer._slack = slack = self._choose_slack(slack, interval)
         timer._policy = policy
-        timer.runs = 0
-        timer.missed = 0
-        with self._lock:
-            timer._ticker = self
-            self._push(timer)
-            limit = when + timer.slack
-            rouse = self._asleep_until is not None and limit < self._asleep_until
-            if rouse:
-                self._asleep_until = None
-        if rouse:
-            self._parker.release()
+        timer._runs = timer._missed = timer._caught_up = timer._tick = 0
+        limit = when + slack
+        try:
+            with self._lock:
+                timer._ticker = self
+                # First, as it may be in vain, but must not be left out.
+                if self._asleep_until is not None and limit < self._asleep_until:
+                    self._rouse()
+                self._push(timer, limit)
+        except BaseException:
+            self._withdraw(timer)
+            raise
         return timer
+
+    def _rouse(self):
+        """Wake the thread, or have it not fall asleep. The lock is held."""
+        with suppress(RuntimeError):  # it was roused already
+            self._parker.release()
+        self._asleep_until = None
 
     def call_at(self, when, callback, /, *args, slack=None):
         """Call ``callback(*args)`` on the tick at *when* (seconds of the ticker's clock).
@@ -107,10 +117,10 @@ class TickerCore(Heap):
             The `Timer`.
 
         Raises:
-            TypeError: the callback cannot be called.
+            TypeError: a time is no number, or the callback cannot be called.
             ValueError: the time is not finite, or the slack not from 0 to an hour.
         """
-        return self._add(float(when), None, SKIP, callback, args, slack)
+        return self._add(finite("when", when), None, SKIP, callback, args, slack)
 
     def call_later(self, delay, callback, /, *args, slack=None):
         """Call ``callback(*args)`` on the tick in *delay* seconds; negative: at the next.
@@ -122,16 +132,17 @@ class TickerCore(Heap):
             The `Timer`.
 
         Raises:
-            TypeError: the callback cannot be called.
+            TypeError: a time is no number, or the callback cannot be called.
             ValueError: the delay is not finite, or the slack not from 0 to an hour.
         """
-        return self._add(self._now() + delay, None, SKIP, callback, args, slack)
+        pause = finite("delay", delay)
+        return self._add(self._now() + pause, None, SKIP, callback, args, slack)
 
     def call_every(self, interval, callback, /, *args, missed="skip", first=None, slack=None):
         """Call ``callback(*args)`` on the tick every *interval* seconds, at a fixed rate.
 
         Parameters:
-            interval: seconds, more than zero.
+            interval: seconds, a microsecond or more.
             missed: what follows when the tick comes late by an interval or more:
                 ``'skip'`` keeps the phase, ``'delay'`` starts a new one, ``'burst'``
                 catches up (the words of tokio's ``MissedTickBehavior``).
@@ -143,68 +154,79 @@ class TickerCore(Heap):
             The `Timer`.
 
         Raises:
-            TypeError: the callback cannot be called.
-            ValueError: the interval is not positive and finite, *missed* unknown, or the
-                slack out of range.
+            TypeError: a time is no number, or the callback cannot be called.
+            ValueError: the interval is less than a microsecond or not finite, *missed*
+                unknown, or the slack out of range.
         """
-        interval = float(interval)
-        if not 0 < interval < float("inf"):
-            raise ValueError(f"interval must be positive and finite seconds, not {interval!r}")
+        number = real_seconds("interval", interval)
+        if not SHORTEST <= number < float("inf"):
+            raise ValueError(too_short("interval", interval))
         if missed not in POLICIES:
             raise ValueError(f"missed must be 'skip', 'delay' or 'burst', not {missed!r}")
-        first = interval if first is None else float(first)
-        return self._add(self._now() + first, interval, POLICIES[missed], callback, args, slack)
+        number = int(min(number, FAR) * 1e9 + 0.5) / 1e9
+        start = number if first is None else finite("first", first)
+        policy = POLICIES.index(missed)
+        return self._add(self._now() + start, number, policy, callback, args, slack)
 
     def tick(self):
         """Fire the timers that are due; return how many did."""
         now = self._now()
         fired = 0
+        self._ticks += 1
+        lock = self._lock
         while not self._stopping:
-            with self._lock:
-                due = self._pop_due(now)
-                if due is not None and due[0].interval is not None:
-                    self._rearm(due[0], now)
-            if due is None:
-                break
-            callback, args = due[1]
-            fired += 1
+            entry = callback = state = None
+            begun = False
             try:
-                callback(*args)
+                with lock:
+                    entry = self._first_due(now)
+                    if entry is None:
+                        break
+                    timer = entry[2]
+                    if timer is None:  # a handler has cancelled it
+                        continue
+                    callback, args = timer._callback, timer._args
+                    state = timer._when, timer._runs, timer._missed
+                    if not self._take(entry, timer, now):
+                        continue
+                    self._fires += 1
+                fired += 1
+                # In one line: nothing comes between the note and the call.
+                (begun := True) and callback(*args)
             except BaseException:
+                if not begun:  # a signal's handler has raised
+                    if state is not None:
+                        self._put_back(entry, timer, (callback, args), state)
+                    raise
                 logger.exception("exception in timer callback %r", callback)
-            due = callback = args = None
-        self._fires += fired
+            timer = args = None
         return fired
 
     def run(self):
         """Fire timers as they fall due until `stop`: the body of the ticker's thread."""
-        while True:
+        while not self._stopping:
             self.tick()
+            now = self._now()
             with self._lock:
                 if self._stopping:
                     return
                 until = self._next_due()
-                pause = None if until is None else until - self._now()
-                if pause is not None and pause <= 0:
+                if until is not None and until <= now:
                     continue
                 self._asleep_until = float("inf") if until is None else until
-            if pause is None:
+            # Who rouses does so while it reads that somebody sleeps. If that is not true any
+            # more, the next sleep is a short one.
+            if until is None:
                 self._parker.acquire()
-            elif not self._parker.acquire(timeout=min(pause, threading.TIMEOUT_MAX)):
-                with self._lock:
-                    roused = self._asleep_until is None
-                    self._asleep_until = None
-                if roused:
-                    self._parker.acquire()
+            else:
+                self._parker.acquire(timeout=min(until - now, threading.TIMEOUT_MAX))
+            self._asleep_until = None
 
     def stop(self):
         """Make `run` return after the callbacks of this tick."""
         with self._lock:
             self._stopping = True
-            rouse = self._asleep_until is not None
-            self._asleep_until = None
-        if rouse:
-            self._parker.release()
+            self._rouse()
 
     def reset(self):
         """Make the ticker ready for another `run`."""
@@ -220,6 +242,7 @@ class TickerCore(Heap):
     def abandon(self):
         """Forget all timers: in a forked child, which has not got the ticker's thread."""
         self._lock = threading.RLock()
+        self._parker = make_parker()
         self._asleep_until = None
         self._stopping = True
         self.clear()
@@ -241,3 +264,8 @@ class TickerCore(Heap):
 
     def __len__(self):
         return len(self._heap) - self._dead
+
+
+def _read(clock):
+    """Return what a clock of the user's says."""
+    return finite("the time of the clock", clock())

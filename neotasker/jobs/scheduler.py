@@ -9,6 +9,7 @@ from threading import get_ident
 from typing import Any
 
 from ..base.known_as import known_as
+from ..base.seconds import acquire_within, wait_seconds
 from ..errors import AloopError
 from ..host import Host
 from ..loops.gate import LoopGate, TaskMaker
@@ -121,7 +122,12 @@ class AsyncJobScheduler:
 
         Returns:
             Whether all runs have ended.
+
+        Raises:
+            TypeError: *wait* is neither a bool nor a number.
+            ValueError: *wait* is negative, or not finite.
         """
+        seconds = wait_seconds(wait) if wait else None
         with self._lock:
             self._active = False
             for job in self._jobs.values():
@@ -129,7 +135,7 @@ class AsyncJobScheduler:
                 job._owed = 0
         if not wait or self._inside():
             return not (self._on_loop or self._in_pool)
-        return self._join(None if wait is True else float(wait))
+        return self._join(seconds)
 
     def _inside(self) -> bool:
         if get_ident() in self._threads:
@@ -147,7 +153,7 @@ class AsyncJobScheduler:
             self._parked.append(parker)
         if not self._post(self._look_at_parked):
             self._look_at_parked()  # there is no loop any more that anything could run on
-        if parker.acquire(timeout=-1 if timeout is None else timeout):
+        if acquire_within(parker, timeout):
             return True
         with self._lock:
             if parker in self._parked:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from ..base.known_as import known_as
 from ..base.report import Reporter
-from ..base.seconds import wait_seconds
+from ..base.seconds import join_within, wait_seconds
 from ..errors import AloopError
 from .gate import CoroutineFuture, LoopGate
 from .port import LoopPort
@@ -346,7 +346,7 @@ class ALoop(LoopPort):
         if thread is None or thread.ident is None:
             return True
         if thread is not threading.current_thread():
-            thread.join(timeout)
+            join_within(thread, timeout)
         return not thread.is_alive()
 
     def give_up(self) -> None:

@@ -13,6 +13,7 @@ from concurrent.futures.thread import BrokenThreadPool
 from typing import Any, Literal
 
 from ..base.report import Reporter
+from ..base.seconds import join_within
 from ..core import Dispatcher
 from .task import Task
 
@@ -162,7 +163,7 @@ class Crew:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return [t for t in alive if t.is_alive()]
-                thread.join(left)
+                join_within(thread, left)
 
     def abandon(self) -> None:
         """Forget all threads: in a forked child, which has none of them."""

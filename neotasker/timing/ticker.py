@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from time import monotonic
 from typing import Literal
 
 from ..base.known_as import known_as
+from ..base.report import Reporter
+from ..base.restarts import Restarts
+from ..base.seconds import join_within
 from ..core import TickerCore, TimerCore
 
 __all__ = ["Missed", "Ticker", "Timer"]
+
+logger = Reporter("neotasker")
 
 Missed = Literal["skip"] | Literal["delay"] | Literal["burst"]
 
@@ -42,6 +48,7 @@ class Ticker(TickerCore):
         """
         super().__init__(now, slack)
         self.thread: threading.Thread | None = None
+        self._told = threading.Event()  # to stop
 
     def start(self, name: str, daemon: bool = False) -> None:
         """Start the thread.
@@ -51,9 +58,24 @@ class Ticker(TickerCore):
             daemon: whether the thread lets the process end while it runs.
         """
         self.reset()
-        thread = threading.Thread(target=self.run, name=name, daemon=daemon)
+        self._told.clear()
+        thread = threading.Thread(target=self._serve, name=name, daemon=daemon)
         thread.start()
         self.thread = thread
+
+    def _serve(self) -> None:
+        """Run until told to stop: what comes out of the loop ends nothing but that pass."""
+        restarts = Restarts()
+        while True:
+            began = monotonic()
+            try:
+                self.run()
+                return
+            except BaseException:  # of a clock of the user's, or for lack of memory
+                logger.exception("the ticker's loop has failed and is started again")
+            restarts.lived(monotonic() - began)
+            if self._told.wait(restarts.next_pause(monotonic())):
+                return
 
     def stop_thread(self, timeout: float | None = None) -> bool:
         """Let the thread end after this tick and wait for it, unless it is this thread.
@@ -64,10 +86,11 @@ class Ticker(TickerCore):
         Returns:
             Whether it has ended.
         """
+        self._told.set()
         self.stop()
         thread = self.thread
         if thread is None:
             return True
         if thread is not threading.current_thread():
-            thread.join(timeout)
+            join_within(thread, timeout)
         return not thread.is_alive()

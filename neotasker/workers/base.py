@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .. import host
 from ..base.priority import TASK_NORMAL, lane_of
 from ..base.report import Reporter
-from ..base.seconds import seconds
+from ..base.seconds import seconds, wait_seconds
 from ..errors import AloopError, NeotaskerError, WorkerNotStarted
 from ..host import Host
 from ..loops.port import ForeignLoop, LoopPort
@@ -365,14 +365,19 @@ class Worker:
                 False not at all. Nothing is waited for in a run of the worker itself, or
                 in the thread of its loop.
             drain: a queue worker processes first what it holds.
+
+        Raises:
+            TypeError: *wait* is neither a bool nor a number.
+            ValueError: *wait* is negative, or not finite.
         """
+        limit = wait_seconds(wait) if wait else None
         life = self._ask_stop(drain)
         if life is None:
             return
         with self.start_stop_lock:
             last, life.after_stop_due = life.after_stop_due, False
         if wait and not life.holds_caller():
-            life.join(None if wait is True else wait)
+            life.join(limit)
         if last:
             with self.start_stop_lock:
                 self._call_hook(self.after_stop)

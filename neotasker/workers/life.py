@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..base.report import Reporter
+from ..base.seconds import acquire_within
 from ..core import Tally
 from ..host import Host
 from ..timing.loopclock import Timing
@@ -220,13 +221,14 @@ class Life:
             if self.ended:
                 return True
             self._parked.append(parker)
-        seconds = -1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)
-        if parker.acquire(timeout=seconds):
-            return True
-        with self.lock:
-            if parker in self._parked:
-                self._parked.remove(parker)
-            return self.ended
+        try:
+            if acquire_within(parker, timeout):
+                return True
+        finally:
+            with self.lock:
+                if parker in self._parked:
+                    self._parked.remove(parker)
+        return self.ended
 
     def abandon(self) -> None:
         """Be over, without a word to anybody: in a forked child."""

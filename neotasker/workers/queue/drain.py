@@ -12,6 +12,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple
 
+from ...base.seconds import acquire_within
 from ...errors import QueueFull
 from ...host import Host
 from ...loops.port import running_loop
@@ -162,9 +163,9 @@ class QueueLife(TurnLife):
                 if enter:
                     self.enter()
                 return
-            left = -1.0 if deadline is None else max(0.0, deadline - monotonic())
+            left = None if deadline is None else deadline - monotonic()
             try:
-                woken = parker.acquire(timeout=left)
+                woken = acquire_within(parker, left)
             except BaseException:
                 self._withdraw(wake)
                 raise

@@ -9,6 +9,7 @@ from functools import partial
 from queue import Full
 from typing import Any
 
+from ...base.seconds import wait_in_parts
 from ...errors import QueueFull
 from ...host import Host
 from ...loops.port import running_loop
@@ -72,7 +73,7 @@ class ThreadQueueLife(TurnLife):
             if not may_wait and hasattr(queue, "put_nowait"):
                 queue.put_nowait(item)
             elif timeout is not None:
-                queue.put(item, timeout=timeout)
+                self._put_within(item, timeout)
             else:
                 queue.put(item)
         except Full:
@@ -80,6 +81,19 @@ class ThreadQueueLife(TurnLife):
                 f"the queue of worker {self._title} is full, {queue!r}: put later, raise its "
                 "maxsize, or await put()"
             ) from None
+
+    def _put_within(self, item: Any, timeout: float) -> None:
+        """Put an item within that many seconds, which may be more than a lock can wait."""
+
+        def try_to_put(part: float) -> bool:
+            try:
+                self.queue.put(item, timeout=part)
+            except Full:
+                return False
+            return True
+
+        if not wait_in_parts(try_to_put, timeout):
+            raise Full
 
     def _put(self, put: Callable[[], object]) -> None:
         with self.lock:
