@@ -56,9 +56,9 @@ class Reporter:
         """Log an error with the exception that is being handled."""
         self._tell(self._logger.exception, message, args, sys.exception())
 
-    def critical(self, message: str, *args: Any) -> None:
-        """Log at that level."""
-        self._tell(self._logger.critical, message, args)
+    def critical(self, message: str, *args: Any, exc_info: BaseException | None = None) -> None:
+        """Log at that level, with an exception if one is given."""
+        self._tell(self._logger.critical, message, args, exc_info)
 
     def log(self, level: int, message: str, *args: Any) -> None:
         """Log at a level, given as its number."""
