@@ -15,6 +15,8 @@ from typing import Any
 
 __all__ = ["Reporter"]
 
+Failure = BaseException | bool | None  # True: the one that is being handled
+
 _RAISE = opmap["RAISE_VARARGS"]
 
 
@@ -48,15 +50,15 @@ class Reporter:
         """Log at that level."""
         self._tell(self._logger.warning, message, args)
 
-    def error(self, message: str, *args: Any, exc_info: BaseException | None = None) -> None:
+    def error(self, message: str, *args: Any, exc_info: Failure = None) -> None:
         """Log at that level, with an exception if one is given."""
         self._tell(self._logger.error, message, args, exc_info)
 
     def exception(self, message: str, *args: Any) -> None:
         """Log an error with the exception that is being handled."""
-        self._tell(self._logger.exception, message, args, sys.exception())
+        self._tell(self._logger.exception, message, args, True)
 
-    def critical(self, message: str, *args: Any, exc_info: BaseException | None = None) -> None:
+    def critical(self, message: str, *args: Any, exc_info: Failure = None) -> None:
         """Log at that level, with an exception if one is given."""
         self._tell(self._logger.critical, message, args, exc_info)
 
@@ -69,15 +71,17 @@ class Reporter:
         tell: Callable[..., object],
         message: str,
         args: tuple[Any, ...],
-        error: BaseException | None = None,
+        error: Failure = None,
     ) -> None:
+        if error is True:
+            error = sys.exception()
         try:
             # The record is to name the line that reports, which is two frames up.
             tell(message, *args, exc_info=error, stacklevel=3)
         except BaseException as failure:
             interrupted = _is_interrupt(failure)
             with suppress(BaseException):
-                sys.stderr.write(_text(message, args, error, failure))
+                sys.stderr.write(_text(message, args, error or None, failure))
             if interrupted:
                 interrupt_main()
 
