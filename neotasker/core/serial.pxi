@@ -32,6 +32,7 @@ cdef class SerialCore:
     cdef Submitter lane
     cdef object clock_
     cdef TickerCore ticker  # the clock, if it is one: it is then asked without a call
+    cdef TickerCore errands  # the host's; a life on something smaller has none
 
     def __cinit__(self, *args, **kwargs):
         self.idle_ = self.open_ = YES
@@ -53,6 +54,8 @@ cdef class SerialCore:
         self.lane = lane
         self.clock_ = clock
         self.ticker = clock if isinstance(clock, TickerCore) else None
+        errands = getattr(getattr(life, "host", None), "ticker", None)
+        self.errands = errands if isinstance(errands, TickerCore) else None
         self.checks = checks
         self.paces = paces
         self.asks_life = spacing is None
@@ -139,6 +142,10 @@ cdef class SerialCore:
         nt_swap(&self.queued_, YES)
         return True
 
+    def give_back(self):
+        """Give back a claim that could not be entered, and have left words seen to."""
+        give_back(self)
+
     def prompt(self, bint hold=False):
         """Have a run begin that begins from now on, if none is to, or `not_before`.
 
@@ -153,7 +160,11 @@ cdef class SerialCore:
         if not nt_load(&self.open_):
             return False
         if prompt(self, False):
-            self.life.enter_at(self.not_before)
+            try:
+                self.life.enter_at(self.not_before)
+            except BaseException:
+                give_back(self)
+                raise
         return True
 
     def answer(self):
@@ -171,31 +182,48 @@ cdef class SerialCore:
             enter_pool(self)
 
     def enter(self):
-        """Hand the claimed run to the pool."""
+        """Hand the claimed run to the pool, or give the claim back and raise."""
         enter_pool(self)
 
     def turn(self):
         """Make the claimed run: in a thread of the pool."""
+        cdef bint begun = False
         if nt_swap(&self.queued_, NO) == NO:
             return  # void
-        if nt_load(&self.open_):
-            if nt_load(&self.pending_) or nt_load(&self.late_):
-                answer(self)
-            self.tally.runs += 1
-            self.thread_ = PyThread_get_thread_ident()
-            try:
-                result = nt_call_named(self.run, self.names, self.values)
-            except BaseException:
-                self.life.failed()
-            else:
-                if result is False or self.checks:
-                    self.life.returned(result)
-            self.thread_ = 0
-            if self.paces:
-                self.life.after_run()
+        if self.tally is None:
+            nt_swap(&self.idle_, YES)
+            raise AttributeError("a worker's core that was not staged has nothing to run")
+        try:
+            if nt_load(&self.open_):
+                begun = True
+                if nt_load(&self.pending_) or nt_load(&self.late_):
+                    answer(self)
+                self.tally.runs += 1
+                self.thread_ = PyThread_get_thread_ident()
+                try:
+                    result = nt_call_named(self.run, self.names, self.values)
+                except BaseException:
+                    self.life.failed()
+                else:
+                    if result is False or self.checks:
+                        self.life.returned(result)
+        except BaseException:
+            end_turn(self, begun)
+            raise
+        end_turn(self, begun)
+
+
+cdef int end_turn(SerialCore self, bint begun) except -1:
+    """Let another run begin, and see to what was left to this one."""
+    self.thread_ = 0
+    try:
+        if begun and self.paces:
+            self.life.after_run()
+    finally:
         nt_swap(&self.idle_, YES)
         if self.owed or nt_load(&self.pending_) or not nt_load(&self.open_):
             self.life.settle()
+    return 0
 
 
 cdef object _turn = SerialCore.turn
@@ -214,10 +242,25 @@ cdef bint prompt(SerialCore self, bint hold) except -1:
     if hold or (self.not_before and self.not_before > time_of(self)):
         return True
     if self.lane is None:
-        self.enter()
+        try:
+            self.enter()
+        except BaseException:
+            give_back(self)
+            raise
     else:
         enter_pool(self)
     return False
+
+
+cdef int give_back(SerialCore self) except -1:
+    """Give back a claim that could not be entered, and have left words seen to."""
+    if nt_swap(&self.queued_, NO) == YES:
+        nt_swap(&self.idle_, YES)
+    if self.errands is not None and (
+        self.owed or nt_load(&self.pending_) or not nt_load(&self.open_)
+    ):
+        do_later(self.errands, self.life.settle)
+    return 0
 
 
 cdef inline double time_of(SerialCore self) except? -1:
@@ -248,7 +291,19 @@ cdef int keep_task(SerialCore self, task) except -1:
 
 
 cdef int enter_pool(SerialCore self) except -1:
-    """Hand the claimed run to the pool, whatever its bound: there is one for each worker."""
+    """Hand the claimed run to the pool, whatever its bound: there is one for each worker.
+
+    Raises:
+        BaseException: it could not be; the claim was given back.
+    """
+    try:
+        return enter_if_possible(self)
+    except BaseException:
+        give_back(self)
+        raise
+
+
+cdef int enter_if_possible(SerialCore self) except -1:
     cdef Submitter lane = self.lane
     cdef TaskCore task = None
     if lane is not None and lane.dispatcher.launcher is None:

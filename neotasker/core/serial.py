@@ -38,6 +38,10 @@ class SerialCore:
     operations are atomic and ordered; in the compiled core they are bytes that are
     exchanged.
 
+    Who fails between taking a token and the step that puts it back gives the claim back, and
+    leaves the ticker an errand: to see to the word that others have left meanwhile. A run
+    puts ``idle`` back whatever comes out of it.
+
     Assumes: `_stage` was called before there is a run. A life has `want`, `failed`,
     `returned`, `after_run`, `settle`, `enter_at` and `fire_while_busy`, and `on_run` if it
     has no spacing; a subclass has `enter_taken`, and `enter_slowly` for a pool that does
@@ -47,6 +51,7 @@ class SerialCore:
 
     __slots__ = (
         "_checks",
+        "_errands",
         "_idle",
         "_kwargs",
         "_lane",
@@ -92,6 +97,8 @@ class SerialCore:
         self._kwargs = kwargs
         self._lane = lane
         self._now = clock.now
+        # Of the host's ticker. A life on something smaller has none.
+        self._errands = getattr(getattr(life, "host", None), "ticker", None)
         self._checks = checks
         self._paces = paces
         self._spacing = spacing
@@ -177,6 +184,18 @@ class SerialCore:
         self._queued.add(None)
         return True
 
+    def give_back(self):
+        """Give back a claim that could not be entered, and have left words seen to."""
+        try:
+            self._queued.pop()
+        except KeyError:
+            pass
+        else:
+            self._idle.add(None)
+        errands = self._errands
+        if errands is not None and (self.owed or self._pending or not self._open):
+            errands._do_later(self._life.settle)
+
     def prompt(self, hold=False):
         """Have a run begin that begins from now on, if none is to, or `not_before`.
 
@@ -187,12 +206,39 @@ class SerialCore:
         self._pending.add(None)
         if not self._life.begun and not self._life.want():
             return False
-        if not self.claim():
-            return False
-        # What the run before has set is looked at now that it has ended.
-        if hold or (self.not_before and self.not_before > self._now()):
-            return True
-        self.enter()
+        mine = []
+        try:
+            try:
+                # In one call: no handler of a signal comes between taking and knowing it.
+                mine.extend(map(_pop, (self._idle,)))
+            except KeyError:
+                return False
+            self._queued.add(None)
+            mine.append(None)
+            # What the run before has set is looked at now that it has ended.
+            if hold or (self.not_before and self.not_before > self._now()):
+                return True
+            self.enter()
+        except BaseException:
+            # As `give_back` does, but without a call of Python: near the limit of recursion
+            # there is none to be had.
+            if mine:
+                entered = len(mine) > 1
+                try:
+                    self._queued.pop()
+                    entered = False
+                except KeyError:
+                    pass
+                if not entered:
+                    self._idle.add(None)
+                errands = self._errands
+                if errands is not None:
+                    errands._errands.append(self._life.settle)
+                    try:  # noqa: SIM105
+                        errands._parker.release()
+                    except RuntimeError:  # it is awake
+                        pass
+            raise
         return False
 
     def trigger(self):
@@ -200,7 +246,11 @@ class SerialCore:
         if not self._open:
             return False
         if self.prompt():
-            self._life.enter_at(self.not_before)
+            try:
+                self._life.enter_at(self.not_before)
+            except BaseException:
+                self.give_back()
+                raise
         return True
 
     def answer(self):
@@ -227,7 +277,14 @@ class SerialCore:
             self.enter()
 
     def enter(self):
-        """Hand the claimed run to the pool."""
+        """Hand the claimed run to the pool, or give the claim back and raise."""
+        try:
+            self._enter()
+        except BaseException:
+            self.give_back()
+            raise
+
+    def _enter(self):
         lane = self._lane
         if lane is not None and lane._dispatcher._launcher is None:
             dispatcher = lane._dispatcher
@@ -248,24 +305,33 @@ class SerialCore:
         except KeyError:
             return  # void
         life = self._life
-        if self._open:
-            if self._pending or self._late:
-                self.answer()
-            self._tally.runs += 1
-            self._thread = get_ident()
-            try:
-                result = self._run(**self._kwargs)
-            except BaseException:
-                life.failed()
-            else:
-                if result is False or self._checks:
-                    life.returned(result)
+        begun = False
+        try:
+            if self._open:
+                begun = True
+                if self._pending or self._late:
+                    self.answer()
+                self._tally.runs += 1
+                self._thread = get_ident()
+                try:
+                    result = self._run(**self._kwargs)
+                except BaseException:
+                    life.failed()
+                else:
+                    if result is False or self._checks:
+                        life.returned(result)
+        finally:
             self._thread = 0
-            if self._paces:
-                life.after_run()
-        self._idle.add(None)
-        if self.owed or self._pending or not self._open:
-            life.settle()
+            try:
+                if begun and self._paces:
+                    life.after_run()
+            finally:
+                self._idle.add(None)
+                if self.owed or self._pending or not self._open:
+                    life.settle()
+
+
+_pop = set.pop
 
 
 def take_token(tokens):

@@ -99,6 +99,10 @@ cdef class TickerCore:
         start = periodic.interval if first is None else nanoseconds("first", first)
         return add_timer(self, now_of(self) + start, &periodic, callback, args, slack)
 
+    def _do_later(self, errand):
+        """Have the ticker call *errand* soon, for who has failed to do it."""
+        do_later(self, errand)
+
     def tick(self):
         """Fire the timers that are due; return how many did."""
         cdef long long since = nt_now()
@@ -291,6 +295,15 @@ cdef TimerCore add_timer(
     if rouse:
         PyThread_release_lock(works.parker.lock)
     return timer
+
+
+cdef enum:
+    ERRAND = 50000000  # nanoseconds until that is tried which somebody has failed to do
+
+
+cdef int do_later(TickerCore self, object errand) except -1:
+    add_timer(self, now_of(self) + ERRAND, NULL, errand, _NO_ARGS, None)
+    return 0
 
 
 cdef inline bint has_caught_up(Clockwork *works, Periodic *periodic) noexcept:

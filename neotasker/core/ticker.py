@@ -8,6 +8,7 @@ The compiled twin is ``ticker.pxi``; neither leaves anything out.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -19,6 +20,8 @@ from .parking import make_parker
 from .timer import FAR, POLICIES, SKIP, TimerCore, finite, slack_of
 
 __all__ = ["TickerCore"]
+
+ERRAND = 0.05  # seconds until that is tried which somebody has failed to do
 
 logger = Reporter("neotasker")
 
@@ -51,6 +54,7 @@ class TickerCore(Heap):
         self._asleep_until = None  # None: awake
         self._stopping = False
         self._fires = 0
+        self._errands = deque()
 
     @property
     def slack(self):
@@ -168,11 +172,19 @@ class TickerCore(Heap):
         policy = POLICIES.index(missed)
         return self._add(self._now() + start, number, policy, callback, args, slack)
 
+    def _do_later(self, errand):
+        """Have the ticker call *errand* soon, for who has failed to do it."""
+        self._errands.append(errand)
+        with suppress(RuntimeError):  # it is awake
+            self._parker.release()
+
     def tick(self):
         """Fire the timers that are due; return how many did."""
         now = self._now()
         fired = 0
         self._ticks += 1
+        while self._errands:
+            self._add(now + ERRAND, None, SKIP, self._errands.popleft(), (), 0.0)
         lock = self._lock
         while not self._stopping:
             entry = callback = state = None
@@ -211,7 +223,7 @@ class TickerCore(Heap):
                 if self._stopping:
                     return
                 until = self._next_due()
-                if until is not None and until <= now:
+                if self._errands or (until is not None and until <= now):
                     continue
                 self._asleep_until = float("inf") if until is None else until
             # Who rouses does so while it reads that somebody sleeps. If that is not true any

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import host
 from ..base.priority import TASK_NORMAL, lane_of
+from ..base.recursion import require_room
 from ..base.report import Reporter
 from ..base.seconds import seconds, wait_seconds
 from ..errors import AloopError, NeotaskerError, WorkerNotStarted
@@ -243,6 +244,7 @@ class Worker:
             UnknownAloop: there is no aloop of that name.
             AloopError: the aloop does not run.
         """
+        require_room()
         host = self.supervisor
         host.require_started(f"worker {self._title}")
         with self.start_stop_lock:
@@ -269,9 +271,11 @@ class Worker:
                 with self._guard:
                     self._active = False
                     self._life = before
+                try:
+                    life.call_off()
+                finally:
                     if known:
                         host.unregister_sync_scheduler(self)
-                life.abandon()
                 raise
             logger.debug("worker %s started", self._title)
             self.after_start()
@@ -384,6 +388,7 @@ class Worker:
 
     def _ask_stop(self, drain: bool = False) -> Life | None:
         """Begin to stop, without waiting; return the life that is about to end, if any."""
+        require_room()
         with self.start_stop_lock:
             life = self._life
             if life is None:

@@ -16,7 +16,8 @@ __all__ = ["Call", "call_with_item", "check_callable", "is_async", "keywords_of"
 class Call:
     """What a worker runs in one life: target, keywords, context, and how.
 
-    Runs see the context variables of who started the worker.
+    Runs see the context variables of who started the worker: those of a plain target each in
+    a copy of their own, those of an async one in the one context of the worker's task.
     """
 
     __slots__ = ("bound", "checks_result", "context", "kwargs", "priority", "run", "timeout")
@@ -38,6 +39,10 @@ class Call:
         self.context = contextvars.copy_context()
         self.bound = _bind(run, kwargs, positional)
         """The target with its keywords."""
+
+    def run_in_copy(self) -> Any:
+        """Make a run in its own copy of the context."""
+        return self.context.copy().run(self.bound)
 
     @property
     def kwargs_elsewhere(self) -> dict[str, Any]:

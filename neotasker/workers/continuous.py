@@ -126,11 +126,11 @@ class ThreadLife(Life, _Restarting):
 
     def _serve(self) -> None:
         call, tally = self.call, self.tally
-        run, kwargs = call.run, call.kwargs
+        copy, run = call.context.copy, call.bound
         while self.open:
             tally.runs += 1
             try:
-                result = run(**kwargs)
+                result = copy().run(run)
             except BaseException:
                 self.failed()
             else:

@@ -51,7 +51,11 @@ class EventLife(SerialLife):
             return False
         self._quiet_at = self.driver.clock.now() + self._debounce
         if self.driver.prompt(hold=True):
-            self.enter_at(self._due())
+            try:
+                self.enter_at(self._due())
+            except BaseException:
+                self.driver.give_back()
+                raise
         return True
 
     def _due(self) -> float:

@@ -12,10 +12,13 @@ from collections.abc import Callable, Generator
 from threading import get_ident
 from typing import Any
 
+from ..base.report import Reporter
 from ..core import SerialCore
 from ..timing.loopclock import Timing, clock_for
 
 __all__ = ["LoopRuns", "is_own_cancellation", "timed"]
+
+logger = Reporter("neotasker")
 
 _IDLE: Any = object()  # what the inner coroutine of `LoopRuns` yields between runs
 _NOTHING: Any = object()
@@ -114,10 +117,14 @@ class LoopRuns(SerialCore):
 
     def enter(self) -> None:
         """Have the claimed run begin, in the next pass of the loop."""
-        if get_ident() == self.thread:
-            self.loop.call_soon(self.enter_due)
-        else:
-            self.post(self.enter_due)
+        try:
+            if get_ident() == self.thread:
+                self.loop.call_soon(self.enter_due)
+            else:
+                self.post(self.enter_due)
+        except BaseException:
+            self.give_back()
+            raise
 
     def enter_due(self) -> None:
         """Begin the claimed run: in the loop, outside of tasks."""
@@ -229,10 +236,10 @@ class LoopRuns(SerialCore):
             if not (yield _IDLE) and not self.take_queued():
                 continue  # void
             if life.open:
-                if self.pending or self.late:
-                    self.answer()
-                tally.runs += 1
                 try:
+                    if self.pending or self.late:
+                        self.answer()
+                    tally.runs += 1
                     coro = run()
                     if timeout is not None:
                         coro = timed(coro, timeout, self.clock)
@@ -248,11 +255,24 @@ class LoopRuns(SerialCore):
                 else:
                     if result is False:
                         life.returned(result)
+                self._end_run()
+            else:
+                self.put_idle()
+                life.settle()
+
+    def _end_run(self) -> None:
+        """Let another run begin, and see to what was left to this one."""
+        life = self.life
+        try:
+            try:
                 if life.paces:
                     life.after_run()
-            self.put_idle()
-            if self.owed or self.pending or not life.open:
-                life.settle()
+            finally:
+                self.put_idle()
+                if self.owed or self.pending or not life.open:
+                    life.settle()
+        except BaseException:  # for lack of memory
+            logger.exception("worker %s: error at the end of a run", life.worker._title)
 
     def is_loose(self) -> bool:
         """Return whether there is no task yet, or it cannot get on."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future
 from contextvars import Context
-from functools import partial
 from queue import Full
 from threading import get_ident
 from typing import Any
@@ -71,15 +70,19 @@ class PoolRuns(SerialCore, OwnRun):
         self.clock: Timing = life.host.ticker
         self._pool = life.host.thread_pool if executor is None else _Pool(executor)
         call, lane = life.call, None
-        run = partial(call.context.run, call.run) if len(call.context) else call.run
+        run, kwargs = call.run, call.kwargs
         if executor is None:
             lane = life.host.lane(call.priority)
+        # Each run has the starter's context to itself: a copy, or where nothing is in it the
+        # empty one that each task of a pool of ours runs in.
+        if executor is not None or len(call.context):
+            run, kwargs = call.run_in_copy, {}
         checks, paces = call.checks_result, life.paces
         self._stage(
             life,
             life.tally,
             run,
-            call.kwargs,
+            kwargs,
             lane,
             self.clock,
             checks=checks,
@@ -111,10 +114,12 @@ class PoolRuns(SerialCore, OwnRun):
                     self.task.add_done_callback(self._on_turn_done)
             elif self._takes_off():
                 self._send()
-        except (RuntimeError, MemoryError) as exc:  # it takes nothing now, has no thread
-            self.was_not_run(exc)
         except Full:
             self.was_not_run(RuntimeError("the queue of the executor is full"))
+        except RecursionError:  # of who triggers
+            raise
+        except Exception as exc:  # it takes nothing now, has no thread; it is anybody's
+            self.was_not_run(exc)
 
     def _on_turn_done(self, task: Future[Any]) -> None:
         if task.cancelled():
@@ -135,7 +140,12 @@ class PoolRuns(SerialCore, OwnRun):
             self.enter()
             return
         logger.error("worker %s: its run was refused: %s", life.worker._title, error)
-        life.host.ticker.call_later(_RETRY, self.enter)
+        try:
+            life.host.ticker.call_later(_RETRY, self.enter)
+        except BaseException:
+            self.pending = True
+            self.give_back()
+            raise
 
     def _submit(self, fn: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
         # In an empty context: a run is not to see that of who triggers it.
@@ -153,22 +163,28 @@ class PoolRuns(SerialCore, OwnRun):
         life = self.life
         if not self.take_queued():
             return False
-        if not life.open:
+        try:
+            if life.open:
+                if self.pending or self.late:
+                    self.answer()
+                life.tally.runs += 1
+                return True
+        except BaseException:
             self._land()
-            return False
-        if self.pending or self.late:
-            self.answer()
-        life.tally.runs += 1
-        return True
+            raise
+        self._land()
+        return False
 
     def _land(self) -> None:
         """End the run."""
         life = self.life
-        if life.paces:
-            life.after_run()
-        self.put_idle()
-        if self.owed or self.pending or not life.open:
-            life.settle()
+        try:
+            if life.paces:
+                life.after_run()
+        finally:
+            self.put_idle()
+            if self.owed or self.pending or not life.open:
+                life.settle()
 
     def _send(self) -> None:
         call = self.life.call
@@ -181,14 +197,16 @@ class PoolRuns(SerialCore, OwnRun):
         self.task.add_done_callback(self._came_back)
 
     def _came_back(self, task: Future[Any]) -> None:
-        if not task.cancelled():
-            try:
-                result = task.result()
-            except BaseException:
-                self.life.failed()
-            else:
-                self.life.returned(result)
-        self._land()
+        try:
+            if not task.cancelled():
+                try:
+                    result = task.result()
+                except BaseException:
+                    self.life.failed()
+                else:
+                    self.life.returned(result)
+        finally:
+            self._land()
 
     def conclude(self) -> None:
         """End the life."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..base.report import Reporter
-from ..base.seconds import seconds
+from ..base.seconds import interval_seconds, seconds
 from ..core import TimerCore
 from ..host import Host
 from .call import Call
@@ -84,6 +84,11 @@ class _IntervalLife(SerialLife):
     def _on_close(self) -> None:
         with self.lock:
             self._drop_timer()
+
+    def call_off(self) -> None:
+        """Be over, as the start has failed."""
+        super().call_off()
+        self._on_close()
 
     def trigger(self) -> bool:
         """Make a run due now, from which the next regular one is counted.
@@ -236,7 +241,11 @@ class DelayLife(_IntervalLife):
 
     def after_run(self) -> None:
         """Begin the pause."""
-        self._arm(self._pause())
+        try:
+            self._arm(self._pause())
+        except BaseException:  # there is no memory for a timer: rather at once than never
+            self.driver.pending = True
+            raise
 
     def skip(self) -> bool:
         """Begin the pause anew; return False if the life is closed."""
@@ -259,8 +268,8 @@ class BackgroundIntervalWorker(BackgroundAsyncWorker):
 
         Parameters:
             name, fn, kwargs: see `BackgroundAsyncWorker`.
-            interval: seconds between the due times of two runs: a fixed rate. The first
-                run begins at once.
+            interval: seconds between the due times of two runs, a microsecond or more: a
+                fixed rate. The first run begins at once.
             delay: seconds between the end of a run and the beginning of the next, 1 if
                 nothing else is given. The first run begins at once. With 0 runs are
                 ``poll_delay`` apart. Also as ``delay_after``.
@@ -311,7 +320,7 @@ class BackgroundIntervalWorker(BackgroundAsyncWorker):
         return self._tally.missed + (0 if timer is None else timer.missed)
 
     def _set_interval(self, interval: Any) -> None:
-        self.delay = seconds("interval", interval, above=True)
+        self.delay = interval_seconds("interval", interval)
         self.keep_interval = self._chosen = True
 
     def _set_delay(self, delay: Any) -> None:
@@ -350,7 +359,7 @@ class BackgroundIntervalWorker(BackgroundAsyncWorker):
             make_runs,
             self._jitter,
             self._slack,
-            seconds("interval", self.delay, above=True),
+            interval_seconds("interval", self.delay),
             self.delay_before,
             self._missed_policy,
         )

@@ -230,6 +230,10 @@ class Life:
                     self._parked.remove(parker)
         return self.ended
 
+    def call_off(self) -> None:
+        """Be over, as the start has failed."""
+        self.abandon()
+
     def abandon(self) -> None:
         """Be over, without a word to anybody: in a forked child."""
         self.lock = threading.RLock()
@@ -304,6 +308,8 @@ class Runs(Protocol):
     def put_queued(self) -> None: ...
 
     def claim(self) -> bool: ...
+
+    def give_back(self) -> None: ...
 
     def prompt(self, hold: bool = False) -> bool: ...
 
@@ -383,17 +389,28 @@ class SerialLife(Life):
         """See to what was left to a run that has ended: idle was put back."""
         driver = self.driver
         while driver.take_idle():  # or who has taken it sees to it
-            if not self.open:
-                driver.conclude()
-                return
-            due = self._next()
-            if due is not None:
-                driver.put_queued()
-                self.enter_at(due)
-                return
+            owed = driver.owed
+            try:
+                if not self.open:
+                    driver.conclude()
+                    return
+                due = self._next()
+                if due is not None:
+                    driver.put_queued()
+                    self.enter_at(due)
+                    return
+            except BaseException:
+                driver.owed = max(owed, driver.owed)
+                self._lose_claim()
+                raise
             driver.put_idle()
             if self.open and not self._wants_more():
                 return
+
+    def _lose_claim(self) -> None:
+        """Give back a claim with which something has failed, to be tried again soon."""
+        self.driver.put_queued()  # whether it was there or not
+        self.driver.give_back()
 
     def enter_at(self, due: float) -> None:
         """Enter the claimed run when it is due: seconds of the driver's clock."""
@@ -418,9 +435,15 @@ class SerialLife(Life):
                 return
             self.open = self.driver.open = False
             begins_later = self.after is not None  # and then sees that it is closed
-        self._on_close()
-        if not begins_later and self._is_void():
-            self.driver.conclude()
+        try:
+            self._on_close()
+        finally:
+            if not begins_later and self._is_void():
+                try:
+                    self.driver.conclude()
+                except BaseException:
+                    self._lose_claim()
+                    raise
 
     def _is_void(self) -> bool:
         """Make void what has not begun; return whether no run is on."""
