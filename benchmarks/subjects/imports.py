@@ -37,7 +37,7 @@ def _side(statement: str, module: str, bytecode: str) -> Side:
     return side
 
 
-@subject.row("import neotasker, main names touched", BENEATH, at_most(1.2), compare="part")
+@subject.row("import neotasker, main names touched", BENEATH, at_most(1.25), compare="part")
 def standard(run: Run) -> Pair:
     # Compiled by the round that warms up, whatever was compiled before.
     with TemporaryDirectory() as bytecode:
