@@ -104,6 +104,9 @@ class Mailbox:
         except BaseException:  # a signal's handler: the rest is for another time
             self._pass_on()
             raise
+        finally:
+            # What an item has raised may know this frame, which must not lead back to it.
+            item = None
 
     def close(self):
         """Refuse further items and return those that were not handled."""

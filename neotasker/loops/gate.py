@@ -117,8 +117,10 @@ class LoopGate:
     def _wake(self) -> None:
         try:
             self.loop.call_soon_threadsafe(self._mailbox.drain, context=self._context)
-        except RuntimeError:  # closed by somebody; nobody will come for the mail
-            self.shut()
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise  # it is the caller's: too deep a recursion is one
+            self.shut()  # closed by somebody; nobody will come for the mail
 
     def _handle(self, item: Any) -> None:
         if type(item) is not tuple:
@@ -127,27 +129,31 @@ class LoopGate:
         future, coro, context = item
         task: Any = None
         try:
-            if future.done():  # cancelled before it came here
-                coro.close()
+            try:
+                if future.done():  # cancelled before it came here
+                    coro.close()
+                    return
+                loop = self.loop
+                if self._eager is not None and loop.get_task_factory() is None:
+                    make, options = self._eager
+                    task = make(coro, context=context, **options)
+                else:
+                    task = loop.create_task(coro, context=context)
+                if not task.done():
+                    future._task = task
+                    self.tasks[task] = future
+                    task.add_done_callback(future._task_ended, context=context)
+                    return
+            except BaseException as exc:  # of an eager start, a task factory, for lack of memory
+                self._fail(future, coro, task, exc)
                 return
-            loop = self.loop
-            if self._eager is not None and loop.get_task_factory() is None:
-                make, options = self._eager
-                task = make(coro, context=context, **options)
-            else:
-                task = loop.create_task(coro, context=context)
-            if not task.done():
-                future._task = task
-                self.tasks[task] = future
-                task.add_done_callback(future._task_ended, context=context)
-                return
-        except BaseException as exc:  # of an eager start, a task factory, or for lack of memory
-            self._fail(future, coro, task, exc)
-            return
-        try:
-            future.set_result(task.result())
-        except BaseException:  # the task's, or of a future cancelled right now
-            future._take(task)
+            try:
+                future.set_result(task.result())
+            except BaseException:  # the task's, or of a future cancelled right now
+                future._take(task)
+        finally:
+            # What the coroutine has raised knows this frame, which must not lead back to it.
+            future = coro = task = item = None
 
     def _fail(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from asyncio.events import _get_running_loop
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from functools import partial
@@ -20,10 +21,7 @@ T = TypeVar("T")
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
     """Return the loop that runs in this thread, or None."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+    return _get_running_loop()
 
 
 class LoopPort:
@@ -59,8 +57,12 @@ class LoopPort:
         if gate is not None:
             future: CoroutineFuture[T] = CoroutineFuture()
             future._gate = gate
-            if gate.post((future, coro, copy_context())):
-                return future
+            try:
+                if gate.post((future, coro, copy_context())):
+                    return future
+            except BaseException:
+                coro.close()
+                raise
         coro.close()
         raise self._refusal()
 
