@@ -5,22 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 from _thread import LockType as Lock
 from _thread import allocate_lock
 from functools import partial
 from typing import TYPE_CHECKING
 from weakref import ReferenceType, ref
 
+from .clock import monotonic
 from .seconds import acquire_within
 
 if TYPE_CHECKING:
+    import selectors
     import socket
     from collections.abc import Callable
 
 __all__ = ["Latch"]
 
 DAY = 86_400.0  # seconds; what sleeps on a socket takes no number that is much larger
+GLANCE = 0.25  # seconds after which signals get through where they do not wake who waits
 SIZE = 4096  # bytes, each for a signal or a call of `set`
 
 
@@ -39,13 +41,15 @@ class Latch:
     There is no lock that such a handler could leave taken. Who waits puts what it sleeps on
     into a dictionary and then looks at the flag; `set` sets the flag and then copies the
     dictionary. A dictionary does one thing at a time, also without the GIL, and who does the
-    second sees all that was done before the first: so one of the two sees the other.
+    second sees all that was done before the first: so one of the two sees the other. What is
+    to be called is taken out of its dictionary first, so that one of them calls it.
     """
 
     def __init__(self) -> None:
         self._flag = False
         self._bells: dict[int, ReferenceType[socket.socket]] = {}
         self._sleepers: dict[int, Lock] = {}
+        self._calls: dict[int, Callable[[], object]] = {}
 
     def is_set(self) -> bool:
         """Return whether it was set."""
@@ -61,6 +65,21 @@ class Latch:
             bell = refer()
             if bell is not None:
                 _try(bell.send, b"\0")  # if it is full, or gone, it has rung
+        for key in list(self._calls):
+            self._call(key)
+
+    def call_when_set(self, call: Callable[[], object]) -> Callable[[], object]:
+        """Have *call* called once, by who sets it, or now; return what takes that back."""
+        key = id(call)  # which is kept as long as the key
+        self._calls[key] = call
+        if self._flag:
+            self._call(key)
+        return partial(self._calls.pop, key, None)
+
+    def _call(self, key: int) -> None:
+        call = self._calls.pop(key, None)
+        if call is not None:
+            call()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until it is set; return whether it is.
@@ -85,14 +104,28 @@ class Latch:
         finally:
             del self._sleepers[id(sleeper)]
 
+    def _wait_by_glances(self, timeout: float | None) -> None:
+        """Wait by a lock that may not let signals through, and so for little at a time."""
+        deadline = None if timeout is None else monotonic() + timeout
+        while not self._flag:
+            left = GLANCE if deadline is None else min(deadline - monotonic(), GLANCE)
+            if left <= 0:
+                break
+            self._wait_by_lock(left)
+
     def _wait_by_socket(self, timeout: float | None) -> None:
         import selectors
         import signal
         import socket
 
-        deadline = None if timeout is None else time.monotonic() + timeout
-        ear, bell = socket.socketpair()
-        with ear, bell, selectors.DefaultSelector() as selector:
+        deadline = None if timeout is None else monotonic() + timeout
+        try:
+            ear, bell = socket.socketpair()
+            ears = _selector(ear, bell)
+        except OSError:  # there are no descriptors left
+            self._wait_by_glances(timeout)
+            return
+        with ear, bell, ears as selector:
             selector.register(ear, selectors.EVENT_READ)
             bell.setblocking(False)
             number = bell.fileno()
@@ -115,7 +148,7 @@ class Latch:
                     return
                 self._bells[number] = ref(bell)
                 while not self._flag:
-                    left = None if deadline is None else deadline - time.monotonic()
+                    left = None if deadline is None else deadline - monotonic()
                     if left is not None and left <= 0:
                         break
                     if selector.select(left if left is None else min(left, DAY)):
@@ -138,6 +171,18 @@ class Latch:
                     if signals and after and before[0] != -1:
                         # To a loop in this thread, which waits for us.
                         _try(os.write, before[0], signals)
+
+
+def _selector(*sockets: socket.socket) -> selectors.BaseSelector:
+    """Return a selector; if there is none to be had the sockets are closed."""
+    import selectors
+
+    try:
+        return selectors.DefaultSelector()
+    except BaseException:
+        for one in sockets:
+            one.close()
+        raise
 
 
 def _try(call: Callable[..., object], *args: object) -> None:

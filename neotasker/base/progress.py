@@ -5,9 +5,9 @@ from __future__ import annotations
 import enum
 import threading
 from concurrent.futures import Future, wait
-from time import monotonic
 from typing import Any, Final
 
+from .clock import monotonic
 from .known_as import known_as
 from .seconds import wait_in_parts
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Protocol
+
+from .clock import monotonic
 
 __all__ = [
     "SHORTEST",
@@ -183,10 +184,10 @@ def wait_in_parts(wait: Callable[[float], object], timeout: float) -> bool:
     longest = threading.TIMEOUT_MAX
     if timeout <= longest:
         return bool(wait(max(0.0, timeout)))
-    deadline = time.monotonic() + timeout
+    deadline = monotonic() + timeout
     left = timeout
     while left > 0:
         if wait(min(left, longest)):
             return True
-        left = deadline - time.monotonic()
+        left = deadline - monotonic()
     return False

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import threading
 from contextvars import copy_context
-from time import monotonic
 
+from ..base.clock import monotonic
 from ..base.seconds import acquire_within
 from .future import CANCELLED, PENDING, state_lock
 from .parking import make_parker, this_thread

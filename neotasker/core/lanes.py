@@ -13,9 +13,9 @@ import functools
 import threading
 from collections import deque
 from contextvars import copy_context
-from time import monotonic
 from types import BuiltinFunctionType, FunctionType
 
+from ..base.clock import monotonic
 from ..base.priority import UNLIMITED
 from ..errors import QueueFull
 from .future import CANCELLED, PENDING

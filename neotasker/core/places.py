@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from time import monotonic
 
+from ..base.clock import monotonic
 from ..base.report import Reporter
 from .lanes import CRITICAL, Lanes
 from .parking import contend, make_parker, this_thread

@@ -8,8 +8,7 @@ hides it from the garbage collector until it can be part of a cycle.
 
 from __future__ import annotations
 
-from time import monotonic
-
+from ..base.clock import monotonic
 from .future import (
     CANCELLED,
     FINISHED,

@@ -11,8 +11,8 @@ import threading
 from collections import deque
 from contextlib import suppress
 from functools import partial
-from time import monotonic
 
+from ..base.clock import monotonic
 from ..base.report import Reporter
 from ..base.seconds import SHORTEST, real_seconds, too_short
 from .heap import Heap

@@ -327,7 +327,7 @@ class AsyncJob(JobCore, OwnRun):
     def _stays_on(self, began: float, task: asyncio.Task[Any]) -> None:
         """See to a run that has begun, and waits for something."""
         self._scheduler._on_loop += 1
-        self._scheduler._gate.hold(task)
+        self._scheduler._gate.hold(task, began)
         task.add_done_callback(partial(self._on_done, began, _BEGUN))
 
     def _launch(self) -> None:
@@ -339,7 +339,7 @@ class AsyncJob(JobCore, OwnRun):
         coro = self._run_on_loop(begun)
         try:
             task = scheduler._gate.create_task(
-                coro, name=self.name, context=self._context.copy()
+                coro, name=self.name, context=self._context.copy(), since=began
             )
         except BaseException as exc:  # the loop has a task factory of the user's
             coro.close()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 from threading import get_ident
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..base.seconds import acquire_within, wait_seconds
 from ..errors import AloopError
 from ..host import Host
 from ..loops.gate import LoopGate, TaskMaker
-from ..loops.port import ForeignLoop, LoopPort
+from ..loops.port import ForeignLoop, LoopPort, running_loop, wait_on
 from ..timing.loopclock import Timing, clock_for
 from .job import AsyncJob
 
@@ -140,11 +140,9 @@ class AsyncJobScheduler:
     def _inside(self) -> bool:
         if get_ident() in self._threads:
             return True
-        try:
-            running = asyncio.get_running_loop()
-        except RuntimeError:
-            return False
-        return self._port is not None and self._port.get_loop() is running
+        running = running_loop()
+        port = self._port
+        return running is not None and port is not None and port.get_loop() is running
 
     def _join(self, timeout: float | None) -> bool:
         parker = threading.Lock()
@@ -153,13 +151,17 @@ class AsyncJobScheduler:
             self._parked.append(parker)
         if not self._post(self._look_at_parked):
             self._look_at_parked()  # there is no loop any more that anything could run on
-        if acquire_within(parker, timeout):
+        if wait_on(self._port, partial(acquire_within, parker), timeout):
             return True
         with self._lock:
             if parker in self._parked:
                 self._parked.remove(parker)
                 return False
         return True
+
+    def _foreign_ports(self) -> list[ForeignLoop]:
+        """Return the loop that runs were given to, if it is not one of ours."""
+        return [self._port] if isinstance(self._port, ForeignLoop) else []
 
     def _has_loop(self) -> bool:
         """Return whether there is a loop that runs of coroutines can get on in."""

@@ -34,6 +34,12 @@ class Inhabitant(Protocol):
 
 _inhabitants: weakref.WeakSet[Inhabitant] = weakref.WeakSet()
 _stirred = Latch()
+_over = False  # the main thread has ended, and nothing keeps the process
+
+
+def is_over() -> bool:
+    """Return whether the main thread has ended, so that nobody stops what starts now."""
+    return _over
 
 
 def watch(inhabitant: Inhabitant) -> None:
@@ -52,13 +58,14 @@ def _on_main_thread_end() -> None:
     Ctrl+C stops them at once, also one that has ended the main thread before; so a
     second one finds a stop under way, and ends the process whatever runs.
     """
-    ended_by = getattr(sys, "last_type", None)
-    interrupts = int(ended_by is not None and issubclass(ended_by, KeyboardInterrupt))
+    global _over
+    interrupts = int(_was_interrupted())
     begun = False
     while True:
         try:
             if not interrupts:
                 _wait_for_keepers()
+            _over = True
             again, begun = begun, True
             for inhabitant in list(_inhabitants):
                 inhabitant.end_with_process(again)
@@ -70,6 +77,21 @@ def _on_main_thread_end() -> None:
         except BaseException:
             logger.exception("error at the end of the main thread")
             return
+
+
+def _was_interrupted() -> bool:
+    """Return whether Ctrl+C has ended the main thread.
+
+    The interpreter notes what has ended a program where it also notes what went wrong at its
+    prompt, or at one that a program has (those of `code` and of IPython), and went on.
+    """
+    kind = getattr(sys, "last_type", None)
+    if not (isinstance(kind, type) and issubclass(kind, KeyboardInterrupt)):
+        return False
+    if hasattr(sys, "ps1"):  # there is a prompt: a program that ends has none
+        return False
+    trace = getattr(sys, "last_traceback", None)
+    return trace is None or trace.tb_frame.f_code.co_filename != "<console>"
 
 
 def _wait_for_keepers() -> None:
@@ -92,7 +114,8 @@ def _end_at_once() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _stirred
+    global _over, _stirred
+    _over = False
     _stirred = Latch()
     for inhabitant in list(_inhabitants):
         inhabitant.after_fork_in_child()

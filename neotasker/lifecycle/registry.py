@@ -7,14 +7,18 @@ import contextvars
 import inspect
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from ..base.clock import monotonic
 from ..base.report import Reporter
 from ..base.signatures import parameters_of
+from ..base.spare import run_apart
+from ..errors import AloopError
 from ..host import Host
-from ..loops.port import ForeignLoop, LoopPort
+from ..loops.port import ForeignLoop, LoopPort, running_loop, wait_on
 
 if TYPE_CHECKING:
     import asyncio
@@ -29,7 +33,16 @@ logger = Reporter("neotasker")
 class _Entry:
     """A registered scheduler; of an asynchronous one also how its ``loop()`` is run."""
 
-    __slots__ = ("born", "context", "name", "on_give_up", "port", "restarts", "scheduler")
+    __slots__ = (
+        "born",
+        "context",
+        "is_worker",
+        "name",
+        "on_give_up",
+        "port",
+        "restarts",
+        "scheduler",
+    )
 
     def __init__(self, scheduler: Any) -> None:
         name = getattr(scheduler, "_name", None) or getattr(scheduler, "name", None)
@@ -40,11 +53,20 @@ class _Entry:
         self.on_give_up: Callable[[], object] | None = None
         self.context: contextvars.Context | None = None
         self.born = 0.0
+        # Whether it is one of ours, which can be told to stop and waited for apart.
+        self.is_worker = getattr(scheduler, "_ask_stop", None) is not None
 
-    @property
-    def is_worker(self) -> bool:
-        """Whether it is one of ours, which can be told to stop and waited for apart."""
-        return getattr(self.scheduler, "_ask_stop", None) is not None
+
+class _StopCall:
+    """One call of the ``stop`` of a scheduler."""
+
+    def __init__(self, entry: _Entry, wait: bool | float, drain: bool) -> None:
+        self.entry = entry
+        self.wait = wait
+        self.drain = drain
+        self.since = monotonic()
+        self.ident = 0  # of its thread
+        self.ended = threading.Event()
 
 
 class Registry:
@@ -71,6 +93,7 @@ class Registry:
         self._on_change = on_change or (lambda: None)
         self._lock = threading.RLock()
         self._entries: dict[int, _Entry] = {}  # by identity: names need not be unique
+        self._calls: dict[int, _StopCall] = {}  # that are on; touched without the lock
 
     def register_scheduler(
         self,
@@ -229,7 +252,7 @@ class Registry:
         assert entry.port is not None
         try:
             entry.port.call_soon(self._run, entry)
-        except RuntimeError as exc:
+        except AloopError as exc:
             if self._remove(entry):
                 logger.error("scheduler %s cannot be restarted: %s", entry.name, exc)
 
@@ -300,29 +323,49 @@ class Registry:
             logger.exception("error while stopping scheduler %s", entry.name)
 
     def _stop(self, entry: _Entry, wait: bool, drain: bool, deadline: float | None) -> None:
-        if deadline is None or not wait:
-            _call_stop(entry, wait, drain)
-            return
-        left = max(0.0, deadline - monotonic())
-        if entry.is_worker and entry.scheduler._stops_in_time():
-            _call_stop(entry, left, drain)
-            return
-        # Anybody's code cannot be interrupted: a thread is left to it.
-        thread = threading.Thread(
-            target=self._stop_apart, args=(entry, drain), name=f"stop {entry.name}", daemon=True
-        )
-        thread.start()
-        thread.join(left)
+        left = None if deadline is None else max(0.0, deadline - monotonic())
+        in_time = entry.is_worker and entry.scheduler._stops_in_time()
+        call = _StopCall(entry, left if wait and in_time and left is not None else wait, drain)
+        if not in_time:
+            self._calls[id(call)] = call
+        if left is None or in_time:
+            self._make_call(call)
+        else:  # anybody's code cannot be interrupted: a thread is left to it
+            run_apart(f"stop {entry.name}", partial(self._make_call, call))
+            call.ended.wait(left)
 
-    def _stop_apart(self, entry: _Entry, drain: bool) -> None:
-        with self._logging(entry):
-            _call_stop(entry, True, drain)
+    def _make_call(self, call: _StopCall) -> None:
+        call.ident = threading.get_ident()
+        try:
+            with self._logging(call.entry):
+                _call_stop(call.entry, call.wait, call.drain)
+        finally:
+            self._calls.pop(id(call), None)
+            call.ended.set()
+
+    def stopping(self) -> list[tuple[str, float, int]]:
+        """Return name, beginning (monotonic seconds) and thread of each ``stop`` that is on.
+
+        Not of those of workers, whose runs tell more.
+        """
+        return [(c.entry.name, c.since, c.ident) for c in self._calls.copy().values()]
+
+    def foreign_ports(self) -> list[ForeignLoop]:
+        """Return the loops, not ours, that workers and asynchronous schedulers run on."""
+        with self._lock:
+            entries = list(self._entries.values())
+        ports = [entry.port for entry in entries if isinstance(entry.port, ForeignLoop)]
+        for entry in entries:
+            if entry.is_worker:
+                ports += entry.scheduler._foreign_ports()
+        return ports
 
     def abandon(self) -> None:
         """Forget all, and mark the workers as not running: in a forked child."""
         self._lock = threading.RLock()
         entries = list(self._entries.values())
         self._entries.clear()
+        self._calls.clear()
         for entry in entries:
             if entry.is_worker:
                 entry.scheduler._abandon()
@@ -354,8 +397,17 @@ def _call_stop(entry: _Entry, wait: bool | float, drain: bool) -> None:
             "scheduler with a loop may have: use register_scheduler"
         )
     future = entry.port.spawn_coroutine_threadsafe(outcome)
-    if wait:
-        future.result()
+    if not wait or entry.port.get_loop() is running_loop():
+        return
+    try:
+        if wait_on(entry.port, partial(_wait_for_end, future)):
+            future.result()
+    finally:
+        del future  # the frame is in the traceback of what the coroutine has raised
+
+
+def _wait_for_end(future: Future[Any], timeout: float | None) -> bool:
+    return bool(wait_for([future], timeout).done)
 
 
 def _accepted(stop: Callable[..., Any], names: dict[str, Any]) -> list[str]:

@@ -13,22 +13,25 @@ from ..base.clock import Clock, SystemClock
 from ..base.latch import Latch
 from ..base.priority import default_width, lane_of
 from ..base.report import Reporter
-from ..base.seconds import check_delay, wait_seconds
+from ..base.spare import need_stack
+from ..errors import SupervisorNotStarted
 from ..host import Host
 from ..jobs.table import JobSchedulerTable
 from ..loops.aloop import ALoop
+from ..loops.port import running_loop
 from ..loops.table import AloopTable
 from ..observe.watch import LaunchWatch
 from ..pool.by_id import TaskTable
 from ..pool.pool import SupervisedPool
 from ..pool.task import Task
-from ..pool.threads import is_thread_of
 from ..pool.views import Lane
 from ..timing.delays import DelayedTasks
 from ..timing.ticker import Ticker
 from . import exit as process_exit
+from .leave import Leaving
+from .parts import Door, Parts
 from .registry import Registry
-from .stop import Door, Parts, Stop, StopReport
+from .stop import Stop, StopReport
 
 if TYPE_CHECKING:
     from ..pool.processes import ProcessPool
@@ -40,7 +43,7 @@ T = TypeVar("T")
 logger = Reporter("neotasker")
 
 
-class SupervisorLife:
+class SupervisorLife(Leaving):
     """What a supervisor is made of, from its making over start and stop to the end.
 
     Guarantees: `stop` may be called from any thread, at any time, more than once; a
@@ -145,7 +148,7 @@ class SupervisorLife:
         task: Task[T] = self._dispatcher.make(fn, args, kwargs, lane_of(priority))
         try:
             self._dispatcher.enqueue(task)
-        except RuntimeError:
+        except SupervisorNotStarted:
             if not self._door.lets_workers_finish:
                 raise
             with self._door.admit():
@@ -216,18 +219,28 @@ class SupervisorLife:
         Raises:
             SupervisorNotStarted: called by a task, worker or aloop of the supervisor
                 while it stops, which waits for the caller.
+            RuntimeError: the main thread of the process has ended.
         """
+        need_stack()
         while True:
             stop = self._stop
             if stop is not None:
                 if self._is_own_thread():
                     raise self._door.error("start() in a thread of its own")
+                if running_loop() in stop.elsewhere:
+                    raise self._door.error("start() in a loop that the stop waits for")
                 stop.done.wait()
             with self._lock:
                 if self._stop is not None:
                     continue
                 if self._active or self._starter is not None:
                     return False
+                if process_exit.is_over():
+                    raise RuntimeError(
+                        f"{self._title} cannot start: the main thread of the process has "
+                        "ended, and with it what would stop the supervisor; start it before "
+                        "that, or have the main thread wait (block(), or join() of a thread)"
+                    )
                 self._starter = threading.get_ident()
                 self._daemonic = self.daemon if daemon is None else daemon
                 self._ended = Latch()
@@ -237,6 +250,7 @@ class SupervisorLife:
         except BaseException:
             with self._lock:
                 self._starter = None
+                self._stop_after_start = False
                 stop = self._begin_stop()
             self._run(stop)
             stop.done.wait()
@@ -245,6 +259,7 @@ class SupervisorLife:
             self._starter = None
             self._active = True
             stop_at_once, self._stop_after_start = self._stop_after_start, False
+            stop_at_once = stop_at_once or process_exit.is_over()
         logger.info("%s started, %r", self._title, self._pool)
         if stop_at_once:
             self.stop()
@@ -272,123 +287,6 @@ class SupervisorLife:
             except Exception:
                 logger.exception("%s: aloop %s could not be started", self._title, aloop.name)
 
-    def block(self, timeout: float | None = None) -> bool:
-        """Block the caller until the supervisor has stopped; Ctrl+C gets through.
-
-        Parameters:
-            timeout: seconds; None waits for ever.
-
-        Returns:
-            Whether it has stopped.
-        """
-        ended = self._ended.wait(timeout)
-        if ended:
-            self._join_stopper()
-        return ended
-
-    def stop(
-        self,
-        wait: bool | float = True,
-        stop_schedulers: bool = True,
-        cancel_tasks: bool = False,
-        *,
-        drain: bool = False,
-        timeout: float | None = None,
-    ) -> StopReport:
-        """Stop: refuse new work, then take down schedulers, tasks, aloops, pool, ticker.
-
-        May be called from any thread. A second call while a stop is under way waits for
-        it and returns its report; what it asks for beyond the first (cancelling) is
-        done. In a thread of the supervisor itself (a task, a worker, an aloop) the call
-        returns at once, with a report of that moment, for the stop waits for the caller.
-
-        Parameters:
-            wait: True waits for all; False for nothing, the stop goes on by itself; a
-                number is seconds after which tasks that have not begun and coroutines
-                are cancelled. Threads that run are waited for, as they cannot be killed.
-            stop_schedulers: stop workers, job schedulers and other schedulers.
-            cancel_tasks: cancel at once tasks that have not begun, and coroutines.
-            drain: queue workers finish what they hold first.
-            timeout: seconds after which the call returns and reports what still runs.
-
-        Returns:
-            The report.
-
-        Raises:
-            TypeError: *wait* or *timeout* is not a number.
-            ValueError: *wait* or *timeout* is negative.
-        """
-        seconds = wait_seconds(wait)
-        bound = None if timeout is None else check_delay(timeout)
-        inside = self._is_own_thread()
-        if self._starter is not None and self._stop_from_start(wait is not False):
-            return self._last_report
-        with self._lock:
-            first = self._stop is None
-            if first and not self._active and not self._aloops.running():
-                return self._last_report
-            stop = self._stop or self._begin_stop(
-                wait=None if wait is False else seconds,
-                signal_only=wait is False,
-                stop_schedulers=stop_schedulers,
-                cancel=cancel_tasks,
-                drain=drain,
-                timeout=bound,
-            )
-        if first:
-            self._run(stop)
-        elif cancel_tasks or (wait is not False and seconds == 0):
-            stop.hurry()
-        if inside:
-            return stop.moment()
-        if wait is False:
-            stop.signalled.wait(bound)
-            return stop.moment()
-        if not first and seconds is not None and not stop.done.wait(seconds):
-            stop.hurry()
-        if not stop.done.wait(bound):
-            return stop.moment()
-        self._join_stopper()
-        return stop.report
-
-    def _stop_from_start(self, wait: bool) -> bool:
-        """Have `start`, which is under way, stop again at its end; False if it is too late."""
-        with self._lock:
-            if self._starter is None:
-                return False
-            self._stop_after_start = True
-            ended = self._ended
-            inside = self._starter == threading.get_ident()  # in a signal handler
-        if wait and not inside:
-            ended.wait()
-        return True
-
-    def _begin_stop(self, **how: Any) -> Stop:
-        """Close the door. The lock is held; `_run` does the rest when it is not."""
-        self._active = False
-        if self._ended.is_set():
-            self._ended = Latch()
-        self._stop = Stop(self._parts(), self._on_stopped, **how)
-        return self._stop
-
-    def _run(self, stop: Stop) -> None:
-        """Have a thread carry out a stop, which then may wait for the caller's."""
-        thread = threading.Thread(
-            target=stop.run,
-            name=f"supervisor_{self.id}_stop",
-            daemon=self._daemonic or stop.bounded,
-        )
-        try:
-            thread.start()
-        except RuntimeError:  # the system has no thread left to give
-            stop.run()
-
-    def _join_stopper(self) -> None:
-        """Wait for the thread that has carried out the last stop, which is all but gone."""
-        stopper = self._stopper
-        if stopper is not None and stopper is not threading.current_thread():
-            stopper.join(1.0)
-
     def _parts(self) -> Parts:
         return Parts(
             title=self._title,
@@ -403,30 +301,6 @@ class SupervisorLife:
             registry=self._registry,
             job_schedulers=lambda: self._jobs.all().values(),
             threads=lambda: list(self._workers),
-        )
-
-    def _on_stopped(self, stop: Stop) -> None:
-        with self._lock:
-            self._asleep = [aloop for aloop in stop.aloops if aloop is not self._aloops.own]
-            self._last_report = stop.report
-            self._stopper = threading.current_thread()
-            self._stop = None
-        self._ended.set()
-        process_exit.stir()
-
-    def _is_own_thread(self) -> bool:
-        """Return whether a stop waits for the thread that asks."""
-        me = threading.current_thread()
-        pool = self._pool
-        return (
-            me is self._ticker.thread
-            or me in pool._threads
-            or is_thread_of(me, pool.executor)
-            or me in self._workers
-            or me in self._watch.speakers()
-            or any(
-                a.waits_for_caller() for a in (self._aloops.own, *self._aloops.all().values())
-            )
         )
 
     def __repr__(self) -> str:
@@ -445,29 +319,6 @@ class SupervisorLife:
             return False
         jobs = self._jobs.all().values()
         return bool(self._registry.get_schedulers()) or any(s.active for s in jobs)
-
-    def end_with_process(self, again: bool) -> None:
-        """Stop because the main thread has ended; *again*: without waiting any more.
-
-        Tasks are finished, coroutines are not: those that may keep the process have
-        kept it until here.
-        """
-        with self._lock:
-            stop = self._stop
-            begin = stop is None
-            if stop is None:
-                if not self._active and not self._aloops.running():
-                    return
-                if self._daemonic:
-                    stop = self._begin_stop(cancel=True, timeout=0.5)
-                else:
-                    stop = self._begin_stop(cancel_coroutines=True)
-        if begin:
-            self._run(stop)
-        elif again or stop.signal_only:
-            stop.hurry()
-        if not again:
-            stop.done.wait(1.0 if stop.bounded or self._daemonic else None)
 
     def after_fork_in_child(self) -> None:
         """Become a stopped supervisor: threads and loops stayed in the parent."""

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
+import logging
 import threading
-import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
-from ..base.clock import Clock
+from ..base.clock import monotonic
 from ..base.known_as import known_as
 from ..base.latch import Latch
 from ..base.report import Reporter
-from ..errors import SupervisorNotStarted
 from ..loops.aloop import ALoop
-from ..loops.table import AloopTable
-from ..observe.watch import LaunchWatch
-from ..pool.pool import SupervisedPool, TaskPool
-from ..timing.delays import DelayedTasks
-from ..timing.ticker import Ticker
-from .registry import Registry
-
-if TYPE_CHECKING:
-    from ..pool.processes import ProcessPool
+from ..pool.pool import TaskPool
+from .elsewhere import Elsewhere
+from .parts import Door, Parts
+from .whereabouts import Stacks, stack_of_task, title_of_task
 
 __all__ = ["Door", "Parts", "StillRunning", "Stop", "StopReport"]
 
@@ -34,6 +24,7 @@ logger = Reporter("neotasker")
 
 _WORKER_PREFIX = "_background_worker_"
 _STARTS = 1.0  # seconds to wait for aloops that are just being started
+_SETTLES = 1.0  # seconds for what was told to stop on loops of the program to do so
 _GRACE = 0.1  # seconds, past the deadline, for a thread that was told to end only then
 
 
@@ -94,61 +85,6 @@ class StopReport:
         return "\n".join(lines)
 
 
-class Door:
-    """Says why a supervisor takes no work, and lets its own workers finish theirs.
-
-    Holds nothing but that, so that the pool, which asks it, does not keep a
-    supervisor alive that nobody holds.
-    """
-
-    def __init__(self, supervisor_id: str) -> None:
-        self._id = supervisor_id
-        self._admitted = threading.local()
-        self.stopping = False
-        self.lets_workers_finish = False
-
-    def error(self, what: str) -> SupervisorNotStarted:
-        """Return the exception for a use of *what*."""
-        if self.stopping:
-            return SupervisorNotStarted(
-                f"supervisor {self._id} is stopping, {what} is refused: "
-                "call start() again when stop() has returned"
-            )
-        return SupervisorNotStarted(
-            f"supervisor {self._id} does not run, {what} is refused: call start() first"
-        )
-
-    def refusal(self) -> Exception | None:
-        """Return what a submission gets, None to let it pass: what the pool asks."""
-        return None if getattr(self._admitted, "now", False) else self.error("a task")
-
-    @contextmanager
-    def admit(self) -> Iterator[None]:
-        """Let the submissions of this thread pass."""
-        self._admitted.now = True
-        try:
-            yield
-        finally:
-            self._admitted.now = False
-
-
-class Parts(SimpleNamespace):
-    """What a supervisor is made of, for the stop to take down."""
-
-    title: str
-    door: Door
-    pool: SupervisedPool
-    processes: ProcessPool | None
-    ticker: Ticker
-    clock: Clock
-    delayed: DelayedTasks
-    watch: LaunchWatch
-    aloops: AloopTable
-    registry: Registry
-    job_schedulers: Callable[[], Iterable[Any]]
-    threads: Callable[[], Iterable[threading.Thread]]
-
-
 class Stop:
     """One stop of a supervisor, from the request to the last thread.
 
@@ -190,11 +126,14 @@ class Stop:
             timeout: seconds after which nothing is waited for any more.
         """
         self.done = Latch()
-        self.signalled = threading.Event()
+        self.signalled = Latch()
+        self.elsewhere = Elsewhere(
+            parts.registry, parts.job_schedulers() if stop_schedulers else (), parts.ticker.now
+        )
         self.report = StopReport()
         self._parts = parts
         self._ended = ended
-        self._begun = time.monotonic()
+        self._begun = monotonic()
         self._soft = None if wait is None else self._begun + wait
         self._hard = None if timeout is None else self._begun + timeout
         self.signal_only = signal_only
@@ -209,7 +148,8 @@ class Stop:
         self._is_over = False  # what has not ended now will not do so by itself
         self._schedulers: dict[str, Any] = {}
         self._executor = parts.pool.executor
-        self._killed: list[StillRunning] = []
+        self._killed: list[str] = []
+        self._untold = [None]
         self.aloops = [aloop for aloop in self._all_aloops() if aloop.active]
         door = parts.door
         door.stopping = True
@@ -228,8 +168,16 @@ class Stop:
         for aloop in self._all_aloops():
             aloop.ask_stop(cancel=True)
 
+    def cancel(self) -> None:
+        """Do as a stop that was told to cancel tasks: coroutines on other loops, too."""
+        self._cancel = True
+        self.hurry()
+
     def moment(self) -> StopReport:
         """Return a report of how it stands now."""
+        return self._report([StillRunning(n, age, stack()) for n, age, stack in self._found()])
+
+    def _report(self, still_running: list[StillRunning]) -> StopReport:
         unprocessed = {}
         for name, scheduler in self._schedulers.items():
             items = getattr(scheduler, "unprocessed", ())
@@ -238,10 +186,10 @@ class Stop:
         with self._lock:
             cancelled = self._cancelled
         return StopReport(
-            time.monotonic() - self._begun,
+            monotonic() - self._begun,
             cancelled + sum(aloop.cancelled for aloop in self.aloops),
             unprocessed,
-            list(self._still_running()),
+            still_running,
         )
 
     # In its own thread.
@@ -252,6 +200,7 @@ class Stop:
             self._stop_what_waits,
             self._stop_schedulers,
             self._finish_tasks,
+            self._settle_elsewhere,
             self._stop_aloops,
             self._stop_processes,
             self._stop_pool,
@@ -263,20 +212,44 @@ class Stop:
                 logger.exception("%s: error while stopping", self._parts.title)
         self.signalled.set()
         self._is_over = True
-        self.report = self.moment()
+        self._tell()
         self._parts.aloops.open()
-        if self.report.clean:
-            logger.info("%s %s", self._parts.title, self.report)
-        else:
-            logger.warning("%s %s", self._parts.title, self.report)
         self._ended(self)
         self.done.set()
+
+    def _tell(self) -> None:
+        """Make the report, and log it: first what was lost, as the process may be ending."""
+        title = self._parts.title
+        found = list(self._found())
+        brief = self._report([StillRunning(name, age, "") for name, age, _ in found])
+        self.tell(brief)
+        if not found:
+            self.report = brief
+            return
+        # Stacks take their time: lines of source are read for them.
+        full = [StillRunning(name, age, stack()) for name, age, stack in found]
+        brief.still_running = full
+        self.report = brief
+        for name, _, stack in full:
+            if stack:
+                logger.warning("%s: %s is here:\n%s", title, name, stack)
+
+    def tell(self, report: StopReport | None = None) -> None:
+        """Log how the stop went, or how it stands if it has not come so far; once."""
+        try:
+            self._untold.pop()
+        except IndexError:
+            return
+        if report is None:
+            report = self._report([StillRunning(n, age, "") for n, age, _ in self._found()])
+        level = logging.INFO if report.clean else logging.WARNING
+        logger.log(level, "%s %s", self._parts.title, report)
 
     def _left(self, deadline: float | None) -> float | None:
         """Return the seconds until a deadline, the hard one if that comes first."""
         if deadline is None or (self._hard is not None and self._hard < deadline):
             deadline = self._hard
-        return None if deadline is None else max(0.0, deadline - time.monotonic())
+        return None if deadline is None else max(0.0, deadline - monotonic())
 
     def _all_aloops(self) -> list[ALoop]:
         aloops = self._parts.aloops
@@ -326,7 +299,7 @@ class Stop:
             except BaseException:
                 logger.exception("%s: error stopping %r", parts.title, scheduler)
         left = self._left(self._soft)
-        deadline = None if left is None else time.monotonic() + left
+        deadline = None if left is None else monotonic() + left
         parts.registry.stop_all(wait=wait, drain=self._drain, deadline=deadline)
 
     def _finish_tasks(self) -> None:
@@ -352,6 +325,27 @@ class Stop:
             if thread is not threading.current_thread():
                 thread.join(self._left(None))
 
+    def _settle_elsewhere(self) -> None:
+        """See that what was told to stop on loops of the program has done so.
+
+        Those loops are not ours: what takes longer is left there, for the report to name.
+        """
+        if not self._with_schedulers:
+            return
+        self.elsewhere.settle(self._at_most(_GRACE if self._cancel else _SETTLES))
+        if self._cancel:
+            cancelled = self.elsewhere.cancel()
+            with self._lock:
+                self._cancelled += cancelled
+            self.elsewhere.settle(self._at_most(_SETTLES))
+
+    def _at_most(self, seconds: float) -> float:
+        """Return the seconds, or what is left of them to a deadline."""
+        soft, hard = self._left(self._soft), self._left(None)
+        if soft is not None and soft < seconds:
+            seconds = max(soft, _GRACE)
+        return seconds if hard is None else min(seconds, hard)
+
     def _stop_aloops(self) -> None:
         left = self._left(None)
         self._parts.aloops.close(_STARTS if left is None else min(_STARTS, left))
@@ -366,9 +360,9 @@ class Stop:
         late = [aloop for aloop in self.aloops if not aloop.join(self._left(None))]
         for aloop in late:
             aloop.give_up()
-        grace = time.monotonic() + _GRACE
+        grace = monotonic() + _GRACE
         for aloop in late:
-            aloop.join(max(0.0, grace - time.monotonic()))
+            aloop.join(max(0.0, grace - monotonic()))
 
     def _stop_processes(self) -> None:
         pool = self._parts.processes
@@ -377,7 +371,7 @@ class Stop:
         running = pool.active
         if running:  # past the deadline, and unlike threads they can be ended
             name = f"{running} tasks in {pool.executor!r}, whose processes were killed"
-            self._killed.append(StillRunning(name, None, ""))
+            self._killed.append(name)
             pool.kill()
         pool.shutdown()
 
@@ -401,7 +395,7 @@ class Stop:
         parts.door.stopping = False
         pool.terminate(parts.door.refusal, cancel=False)
         left = self._left(None)
-        pool._crew.join(None if left is None else time.monotonic() + left)
+        pool._crew.join(None if left is None else monotonic() + left)
 
     def _stop_ticker(self) -> None:
         ticker = self._parts.ticker
@@ -414,67 +408,42 @@ class Stop:
 
     # The report.
 
-    def _still_running(self) -> Iterator[StillRunning]:
+    def _found(self) -> Iterator[tuple[str, float | None, Callable[[], str]]]:
+        """Give name, age and a function that returns the stack, of what has not ended."""
         parts = self._parts
-        yield from self._killed
-        now = time.monotonic()
-        stack_of = _Stacks()
+        for name in self._killed:
+            yield name, None, str
+        now = monotonic()
+        stack_of = Stacks()
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         dispatcher = parts.pool._crew.dispatcher
         running = dispatcher.running()
         for ident, task, fn in running:
             name = f"{names.get(ident, ident)}: {getattr(fn, '__qualname__', None) or repr(fn)}"
             began = task.time_started
-            yield StillRunning(name, None if began is None else now - began, stack_of(ident))
+            yield name, None if began is None else now - began, partial(stack_of, ident)
         elsewhere = dispatcher.active - len(running)
         if elsewhere > 0 and self._executor is not None:
-            yield StillRunning(f"{elsewhere} tasks in {self._executor!r}", None, "")
+            yield f"{elsewhere} tasks in {self._executor!r}", None, str
         if parts.processes is not None and parts.processes.active:
             name = f"{parts.processes.active} tasks in {parts.processes.executor!r}"
-            yield StillRunning(name, None, "")
+            yield name, None, str
         waiting = sum(pool._crew.dispatcher.waiting for pool in self._pools())
         if waiting:
-            yield StillRunning(f"{waiting} tasks that wait to start", None, "")
+            yield f"{waiting} tasks that wait to start", None, str
         for thread in parts.threads():
             if thread.is_alive() and thread is not threading.current_thread():
-                yield StillRunning(thread.name, None, stack_of(thread.ident))
+                yield thread.name, None, partial(stack_of, thread.ident)
+        for name, since, ident in parts.registry.stopping():
+            if ident != threading.get_ident():
+                yield f"stop of scheduler {name}", now - since, partial(stack_of, ident)
+        if self._with_schedulers:
+            yield from self.elsewhere.still_running(stack_of)
         for aloop in self._all_aloops():
             tasks = aloop.tasks()
             for coroutine in tasks:
-                yield StillRunning(
-                    f"{aloop.name}: {_title_of(coroutine)}", None, _stack_of_task(coroutine)
-                )
+                name = f"{aloop.name}: {title_of_task(coroutine)}"
+                yield name, None, partial(stack_of_task, coroutine)
             if not tasks and self._is_over and not aloop.active and not aloop.join(0):
                 assert aloop.thread is not None
-                yield StillRunning(aloop.thread.name, None, stack_of(aloop.thread.ident))
-
-
-class _Stacks:
-    """What threads are at, looked up when it is first asked for.
-
-    A stop that finds nothing running must not look: it would get frames of all interpreters
-    of the process, and those of another one are not to be touched.
-    """
-
-    def __init__(self) -> None:
-        self._frames: dict[int, Any] | None = None
-
-    def __call__(self, ident: int | None) -> str:
-        if self._frames is None:
-            self._frames = sys._current_frames()
-        frame = self._frames.get(ident or 0)
-        return "" if frame is None else "".join(traceback.format_stack(frame)).rstrip()
-
-
-def _title_of(task: asyncio.Task[Any]) -> str:
-    coro = task.get_coro()
-    return f"{task.get_name()} {getattr(coro, '__qualname__', None) or repr(coro)}"
-
-
-def _stack_of_task(task: asyncio.Task[Any]) -> str:
-    try:
-        return "".join(
-            "".join(traceback.format_stack(frame, 1)) for frame in task.get_stack()
-        ).rstrip()
-    except Exception:  # it runs on while we look
-        return ""
+                yield aloop.thread.name, None, partial(stack_of, aloop.thread.ident)

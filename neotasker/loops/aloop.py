@@ -263,12 +263,19 @@ class ALoop(LoopPort):
         helpers = ThreadPoolExecutor(
             thread_name_prefix=f"{self._thread_name}_helper", initializer=self._mark_helper
         )
-        loop.set_default_executor(helpers)
         started = threading.Event()
-        run = _Run(loop, self._title, helpers, self._leave)
-        thread = threading.Thread(
-            target=self._live, args=(run, started), name=self._thread_name, daemon=self.daemon
-        )
+        try:
+            loop.set_default_executor(helpers)
+            run = _Run(loop, self._title, helpers, self._leave)
+            thread = threading.Thread(
+                target=self._live,
+                args=(run, started),
+                name=self._thread_name,
+                daemon=self.daemon,
+            )
+        except BaseException:  # a subinterpreter may have no daemon threads
+            loop.close()
+            raise
         with self._lock:
             if self._gate is None:
                 self._run, self._gate, self.thread = run, run.gate, thread
@@ -355,7 +362,7 @@ class ALoop(LoopPort):
         run = self._run
         if run is not None:
             for future in list(run.gate.tasks.values()):
-                if future is not None:
+                if isinstance(future, CoroutineFuture):
                     future.cancel()
 
     @property

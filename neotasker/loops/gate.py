@@ -102,8 +102,9 @@ class LoopGate:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        # Touched by the loop's thread alone.
-        self.tasks: dict[asyncio.Task[Any], CoroutineFuture[Any] | None] = {}
+        # With the future of each, or since when it runs (seconds of the ticker), if known.
+        # Changed by the loop's thread alone.
+        self.tasks: dict[asyncio.Task[Any], CoroutineFuture[Any] | float | None] = {}
         # An eager task begins to run where it is made: what ends at once costs no pass.
         self._eager = _eager_maker(loop)
         self._context = Context()
@@ -144,7 +145,9 @@ class LoopGate:
                     self.tasks[task] = future
                     task.add_done_callback(future._task_ended, context=context)
                     return
-            except BaseException as exc:  # of an eager start, a task factory, for lack of memory
+            except (
+                BaseException
+            ) as exc:  # of an eager start, a task factory, for lack of memory
                 self._fail(future, coro, task, exc)
                 return
             try:
@@ -176,10 +179,11 @@ class LoopGate:
         *,
         name: str | None = None,
         context: Context | None = None,
+        since: float | None = None,
     ) -> asyncio.Task[T]:
         """Return a task of the loop, held until it ends: in the loop's thread only."""
         task = self.loop.create_task(coro, name=name, context=context)
-        self.hold(task)
+        self.hold(task, since)
         return task
 
     @property
@@ -190,10 +194,10 @@ class LoopGate:
         """
         return _eager_maker(self.loop) if self.loop.get_task_factory() is None else None
 
-    def hold(self, task: asyncio.Task[Any]) -> None:
+    def hold(self, task: asyncio.Task[Any], since: float | None = None) -> None:
         """Hold a task until it ends: in the loop's thread only."""
         if not task.done():
-            self.tasks[task] = None
+            self.tasks[task] = since
             task.add_done_callback(self._drop)
 
     def _drop(self, task: asyncio.Task[Any]) -> None:
@@ -224,14 +228,14 @@ class LoopGate:
                 coro = task.get_coro()
                 if coro is not None:
                     coro.close()
-            if future is not None:
+            if isinstance(future, CoroutineFuture):
                 future.cancel()
         self._tell()
 
     def abandon(self) -> None:
         """Cancel the futures without a touch on the loop: in a forked child."""
         for future in list(self.tasks.values()):
-            if future is not None:
+            if isinstance(future, CoroutineFuture):
                 future._abandon()
         for item in self._mailbox.abandon():
             if type(item) is tuple:

@@ -11,12 +11,15 @@ from functools import partial
 from types import CoroutineType
 from typing import Any, TypeVar
 
+from ..base.clock import monotonic
 from ..errors import AloopError
 from .gate import CoroutineFuture, LoopGate
 
-__all__ = ["ForeignLoop", "LoopPort", "running_loop"]
+__all__ = ["ForeignLoop", "LoopPort", "running_loop", "wait_on"]
 
 T = TypeVar("T")
+
+_GLANCE = 0.1  # seconds between two looks whether somebody runs a loop that is waited for
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -110,8 +113,13 @@ class LoopPort:
         *,
         name: str | None = None,
         context: Context | None = None,
+        since: float | None = None,
     ) -> asyncio.Task[T]:
         """Return a task of the loop, held until it ends: in the loop's thread only.
+
+        Parameters:
+            coro, name, context: of the task.
+            since: when it began, for reports, in seconds of the ticker.
 
         Raises:
             AloopError: the loop does not run; the coroutine was closed.
@@ -120,7 +128,7 @@ class LoopPort:
         if gate is None:
             coro.close()
             raise self._refusal()
-        return gate.create_task(coro, name=name, context=context)
+        return gate.create_task(coro, name=name, context=context, since=since)
 
 
 class ForeignLoop(LoopPort):
@@ -143,6 +151,20 @@ class ForeignLoop(LoopPort):
         self._open = LoopGate(loop)
 
     @property
+    def rests(self) -> bool:
+        """Whether nobody runs the loop now."""
+        return not self.loop.is_running()
+
+    def tasks(self) -> dict[asyncio.Task[Any], CoroutineFuture[Any] | float | None]:
+        """Return the tasks that are held here, with what is known of each: from any thread."""
+        return self._open.tasks.copy()
+
+    def post(self, call: Callable[[], object]) -> bool:
+        """Have *call* called in the loop; return False if that is closed."""
+        gate = self._gate
+        return gate is not None and bool(gate.post(call))
+
+    @property
     def _gate(self) -> LoopGate | None:  # type: ignore[override]
         if self.loop.is_closed():
             self._open.bury()
@@ -151,3 +173,30 @@ class ForeignLoop(LoopPort):
 
     def _refusal(self) -> AloopError:
         return AloopError(f"the loop {self.loop!r} is closed")
+
+
+def wait_on(
+    port: LoopPort | None, wait: Callable[[float | None], bool], timeout: float | None = None
+) -> bool:
+    """Wait for what is to happen in a loop, unless nobody runs that loop any more.
+
+    Parameters:
+        port: the way into the loop. An aloop runs until all in it has ended; what others
+            run may stop at any moment.
+        wait: waits at most so many seconds (None: for ever); returns whether it has happened.
+        timeout: seconds; None waits for ever.
+
+    Returns:
+        Whether it has happened.
+    """
+    if not isinstance(port, ForeignLoop):
+        return wait(timeout)
+    deadline = None if timeout is None else monotonic() + timeout
+    while True:
+        left = None if deadline is None else max(0.0, deadline - monotonic())
+        last = port.rests or (left is not None and left <= _GLANCE)
+        if wait(_GLANCE if left is None else min(left, _GLANCE)):
+            return True
+        if last:
+            # If it was closed, this look ends what it had.
+            return not port.active and wait(0)

@@ -46,6 +46,7 @@ class AloopTable:
         self._by_name: dict[str, ALoop] = {}
         self._default: ALoop | None = None
         self._closed = False  # the supervisor stops what there is
+        self._ended = False  # the process has no main thread any more
         self.own = ALoop(
             OWN_LOOP,
             supervisor_id,
@@ -127,12 +128,22 @@ class AloopTable:
             self._closed = True
             self._none_starts.wait_for(lambda: not self._starting, timeout)
 
+    def end(self) -> None:
+        """Let no aloop start ever again: the process ends, and nobody would stop it."""
+        with self._lock:
+            self._ended = True
+
     def open(self) -> None:
         """Let aloops start again."""
         with self._lock:
             self._closed = False
 
     def _check_open(self, name: str) -> None:
+        if self._ended:
+            raise RuntimeError(
+                f"supervisor {self._id}: aloop {name} cannot start: the main thread of the "
+                "process has ended, and with it what would stop the aloop; start it before that"
+            )
         if self._closed:
             raise SupervisorNotStarted(
                 f"supervisor {self._id} is stopping, aloop {name} is refused: make it when "
@@ -231,4 +242,4 @@ class AloopTable:
         self._lock = threading.RLock()
         self._none_starts = threading.Condition(self._lock)
         self._starting = 0
-        self._closed = False
+        self._closed = self._ended = False

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from ..base.clock import monotonic
 from ..base.report import Reporter
+from ..base.spare import make_thread
 from ..pool.pool import TaskPool
 from ..pool.task import Task
 from ..timing.ticker import Ticker, Timer
@@ -117,7 +119,7 @@ class LaunchWatch:
                 self._timer.cancel()
                 self._timer = None
             pauses = []
-            now = time.monotonic()  # the clock of `overdue`
+            now = monotonic()  # the clock of `overdue`
             for level, severity in _LEVELS:
                 age = self._ages[level]
                 if age is None:
@@ -130,14 +132,15 @@ class LaunchWatch:
                 self._timer = ticker.call_later(min(pauses), self._look)
             if not found:
                 return
-            speaker = threading.Thread(
-                target=self._speak,
-                args=(found,),
-                name=f"{self._title} watch".replace(" ", "_"),
-                daemon=True,
-            )
+            name = f"{self._title} watch".replace(" ", "_")
+            speaker = make_thread(name, partial(self._speak, found))
             self._speakers.add(speaker)
-        speaker.start()
+        try:
+            speaker.start()
+        except RuntimeError:  # there is no thread to be had: better on the tick than not at all
+            self._speak(found)
+            with self._lock:
+                self._speakers.discard(speaker)
 
     def _speak(self, found: list[tuple[int, int, list[Task[Any]]]]) -> None:
         try:

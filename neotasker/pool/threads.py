@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from concurrent.futures.thread import BrokenThreadPool
 from typing import Any, Literal
 
+from ..base.clock import monotonic
 from ..base.report import Reporter
 from ..base.seconds import join_within
 from ..core import Dispatcher
@@ -160,7 +160,7 @@ class Crew:
             if not alive:
                 return []
             for thread in alive:
-                left = None if deadline is None else deadline - time.monotonic()
+                left = None if deadline is None else deadline - monotonic()
                 if left is not None and left <= 0:
                     return [t for t in alive if t.is_alive()]
                 join_within(thread, left)

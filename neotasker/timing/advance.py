@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextvars
-import time
 
+from ..base.clock import monotonic
 from ..core import Dispatcher
 from .virtual import Works
 
@@ -36,7 +36,7 @@ class Turn:
         self._led = False  # pool threads take the steps
         self._over = False
         self._steps = 0
-        self._moved = time.monotonic()  # when a step began or ended
+        self._moved = monotonic()  # when a step began or ended
         self._error: BaseException | None = None  # of a pool thread's step
 
     def run(self) -> None:
@@ -118,7 +118,7 @@ class Turn:
 
     def _late(self) -> bool:
         """Return whether there was no step for longer than the patience."""
-        return time.monotonic() > self._moved + self._works.patience
+        return monotonic() > self._moved + self._works.patience
 
     def _step_after(self, steps: int) -> None:
         """Take a step, if none was taken since all had settled."""
@@ -139,10 +139,10 @@ class Turn:
         with self._works.lock:
             if self._over:
                 return False
-            self._moved = time.monotonic()
+            self._moved = monotonic()
         taken = self._context.run(self._works.step, self._target)
         with self._works.lock:
-            self._moved = time.monotonic()
+            self._moved = monotonic()
             self._steps += 1
             if not taken:
                 self._over = True

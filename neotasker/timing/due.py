@@ -35,9 +35,10 @@ class DueTimes:
     """The moments of a cron as the clock of the wall comes to them.
 
     Guarantees: none is taken early. One that was taken is not taken again when the clock is
-    put back by less than `_NEAR` of the pause before it. If the clock is put back further, what was
-    taken while it was that far ahead counts for nothing, and it is planned anew: nobody
-    waits until the clock has caught up. What was taken before it went ahead still counts.
+    put back by less than `_NEAR` of the pause before it. If the clock is put back further,
+    what was taken while it was that far ahead counts for nothing, and it is planned anew:
+    nobody waits until the clock has caught up. What was taken before it went ahead still
+    counts.
 
     Assumes: used by one thread at a time.
     """

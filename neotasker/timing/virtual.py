@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
+from ..base.clock import monotonic
 from ..core import Dispatcher, TickerCore
 
 GLANCE = 0.02  # seconds after which who waits looks around
@@ -148,12 +148,12 @@ class Works:
         Returns:
             Whether it holds.
         """
-        until = time.monotonic() + GLANCE
+        until = monotonic() + GLANCE
         while True:
             with self.lock:
                 if condition():
                     return True
-            left = until - time.monotonic()
+            left = until - monotonic()
             if left <= 0:
                 return False
             self._bell.acquire(timeout=left)

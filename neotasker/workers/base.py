@@ -411,6 +411,16 @@ class Worker:
         """Return whether `stop` keeps to its *wait*: an override may do what it likes."""
         return type(self).stop is Worker.stop
 
+    def _foreign_ports(self) -> list[ForeignLoop]:
+        """Return the loops, not ours, in which runs are made or on."""
+        ports = []
+        life = self._life
+        while life is not None:
+            if not life.ended and isinstance(life.port, ForeignLoop):
+                ports.append(life.port)
+            life = life.after
+        return ports
+
     def _call_hook(self, hook: Callable[[], object]) -> None:
         try:
             hook()

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..base.report import Reporter
 from ..core import SerialCore
+from ..loops.port import running_loop
 from ..timing.loopclock import Timing, clock_for
 
 __all__ = ["LoopRuns", "is_own_cancellation", "timed"]
@@ -101,7 +102,8 @@ class LoopRuns(SerialCore):
         if not life.over:
             coro = self.main(life)
             name, context = life.worker._name, self._context
-            task = self.port.create_task(coro, name=name, context=context)
+            now = life.host.ticker.now()
+            task = self.port.create_task(coro, name=name, context=context, since=now)
             task.add_done_callback(self._on_task_done)
 
     def _on_task_done(self, task: asyncio.Task[Any]) -> None:
@@ -289,10 +291,10 @@ class LoopRuns(SerialCore):
 
     def inside(self) -> bool:
         """Return whether waiting would keep the loop from getting on, or it rests anyway."""
-        try:
-            return asyncio.get_running_loop() is self.loop
-        except RuntimeError:
+        running = running_loop()
+        if running is None:
             return not self.loop.is_running()
+        return running is self.loop
 
 
 async def _awaited(awaitable: Any) -> Any:

@@ -15,6 +15,7 @@ from ..base.report import Reporter
 from ..base.seconds import acquire_within
 from ..core import Tally
 from ..host import Host
+from ..loops.port import LoopPort, wait_on
 from ..timing.loopclock import Timing
 from .call import Call
 
@@ -215,6 +216,14 @@ class Life:
         Parameters:
             timeout: seconds; None waits for ever.
         """
+        return wait_on(self.port, self._join, timeout)
+
+    @property
+    def port(self) -> LoopPort | None:
+        """The way into the loop that runs are made in, if they are."""
+        return getattr(getattr(self, "driver", None), "port", None)
+
+    def _join(self, timeout: float | None) -> bool:
         parker = threading.Lock()
         parker.acquire()
         with self.lock:

@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Executor
 from functools import partial
-from time import monotonic
 from typing import Any, NamedTuple
 
+from ...base.clock import monotonic
 from ...base.seconds import acquire_within
 from ...errors import QueueFull
 from ...host import Host

@@ -372,6 +372,7 @@ class TurnLife(Life):
             self._turn_on_loop(begun),
             name=f"{self.worker._name} turn",
             context=self.call.context.copy(),
+            since=self.host.ticker.now(),
         )
         task.add_done_callback(partial(self._on_child_done, begun))
 
