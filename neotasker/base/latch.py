@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from _thread import LockType as Lock
@@ -23,6 +24,8 @@ __all__ = ["Latch"]
 
 DAY = 86_400.0  # seconds; what sleeps on a socket takes no number that is much larger
 GLANCE = 0.25  # seconds after which signals get through where they do not wake who waits
+# That there is no socket to be had: the process or the machine has too many, or lacks memory.
+_LACKS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 SIZE = 4096  # bytes, each for a signal or a call of `set`
 
 
@@ -122,7 +125,9 @@ class Latch:
         try:
             ear, bell = socket.socketpair()
             ears = _selector(ear, bell)
-        except OSError:  # there are no descriptors left
+        except OSError as exc:
+            if exc.errno not in _LACKS:
+                raise  # by a handler
             self._wait_by_glances(timeout)
             return
         with ear, bell, ears as selector:

@@ -30,6 +30,8 @@ __all__ = ["Leaving"]
 
 logger = logging.getLogger("neotasker")
 
+_LAST_WORDS = 0.5  # seconds for a line in the log that is being written as the process ends
+
 
 class Leaving:
     """The half of a supervisor's life that ends it; `SupervisorLife` is the other.
@@ -308,6 +310,7 @@ class Leaving:
             stop.hurry()
         if not again and not stop.done.wait(1.0 if stop.bounded or self._daemonic else None):
             stop.tell()  # its thread, and what it would have said, ends with the process
+            stop.told.wait(_LAST_WORDS)
 
 
 def _bounds(wait: bool | float, timeout: float | None) -> tuple[float | None, float | None]:

@@ -150,6 +150,7 @@ class Stop:
         self._executor = parts.pool.executor
         self._killed: list[str] = []
         self._untold = [None]
+        self.told = Latch()
         self.aloops = [aloop for aloop in self._all_aloops() if aloop.active]
         door = parts.door
         door.stopping = True
@@ -244,6 +245,7 @@ class Stop:
             report = self._report([StillRunning(n, age, "") for n, age, _ in self._found()])
         level = logging.INFO if report.clean else logging.WARNING
         logger.log(level, "%s %s", self._parts.title, report)
+        self.told.set()
 
     def _left(self, deadline: float | None) -> float | None:
         """Return the seconds until a deadline, the hard one if that comes first."""

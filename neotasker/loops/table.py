@@ -112,7 +112,7 @@ class AloopTable:
         finally:
             with self._lock:
                 self._starting -= 1
-                closed = self._closed
+                closed = self._closed or self._ended
                 self._none_starts.notify_all()
             if closed:  # who closed may have given up waiting for this one
                 aloop.ask_stop(cancel=True)

@@ -275,6 +275,124 @@ def test_a_daemon_supervisor_lets_the_process_end_whatever_runs(nt):
     assert seconds < 15
 
 
+@pytest.mark.parametrize("n", range(3))
+def test_a_daemon_supervisor_says_what_was_lost_however_much_that_is(nt, n):
+    ran, seconds = run(
+        """
+        def deep(n):
+            return time.sleep(60) if not n else deep(n - 1)
+        s.set_thread_pool(pool_size=200)
+        s.start(daemon=True)
+        for _ in range(200):
+            s.spawn(deep, 100)
+        while s.thread_pool.active < 200:
+            time.sleep(0.01)
+        """
+    )
+    assert ran.rc == 0
+    assert "200 still running" in ran.err
+    assert seconds < 15
+
+
+# A start when it is too late.
+
+
+@needs_late_threads
+def test_a_start_as_the_main_thread_ends_does_not_keep_the_process(nt):
+    for _ in range(5):
+        ran, seconds = run(
+            """
+            def start():
+                try:
+                    s.start()
+                except RuntimeError as exc:
+                    assert "the main thread of the process has ended" in str(exc)
+            threading.Thread(target=start).start()
+            """
+        )
+        assert (ran.rc, ran.out, ran.err) == (0, "atexit\n", "")
+        assert seconds < 15
+
+
+@needs_late_threads
+def test_a_start_after_the_end_of_the_main_thread_is_refused(nt):
+    ran, _ = run(
+        """
+        def late():
+            threading.main_thread().join()
+            for start in (s.start, lambda: s.create_aloop("one")):
+                try:
+                    start()
+                except RuntimeError as exc:
+                    print("refused:", str(exc).partition(": ")[2][:60], flush=True)
+        threading.Thread(target=late).start()
+        """
+    )
+    assert (ran.rc, ran.err) == (0, "")
+    assert ran.out.count("refused:") == 2
+    assert ran.out.endswith("atexit\n")
+
+
+@needs_late_threads
+def test_a_start_while_something_keeps_the_process_is_none_that_is_too_late(nt):
+    ran, _ = run(
+        """
+        other = neotasker.TaskSupervisor("other")
+        s.start()
+        s.create_aloop("one")
+        def late():
+            threading.main_thread().join(0.3)
+            other.start()
+            print(other.spawn(pow, 2, 3).result(10), flush=True)
+            other.stop()
+            s.stop()
+        threading.Thread(target=late).start()
+        """
+    )
+    assert ran == (0, "8\natexit\n", "")
+
+
+# Without descriptors.
+
+STARVE = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+held = []
+try:
+    while True:
+        held.append(os.dup(0))
+except OSError:
+    pass
+"""
+
+
+@posix
+@pytest.mark.parametrize(
+    ("how", "out"),
+    [
+        ("print(s.stop().clean, task.done())", "True True\n"),
+        ("print(s.stop(timeout=20).clean, task.done())", "True True\n"),
+        ("print(s.stop(timeout=0.01).clean)", "False\n"),
+        ("threading.Timer(0.05, s.stop).start(); print(s.block(), task.done())", "True True\n"),
+        ("print(s.block(0.01)); s.stop()", "False\n"),
+        ("aloop.stop(); print('ends')", "ends\n"),
+    ],
+)
+def test_without_descriptors_stops_and_ends_are_as_ever(nt, how, out):
+    ran, seconds = run(
+        f"""
+        s.start()
+        aloop = s.create_aloop("one")
+        task = s.spawn(time.sleep, 0.3)
+        exec({STARVE!r})
+        {how}
+        """
+    )
+    assert (ran.rc, ran.out) == (0, f"{out}atexit\n"), ran.err
+    assert "Traceback" not in ran.err
+    assert seconds < 15
+
+
 # Ctrl+C.
 
 
@@ -452,3 +570,42 @@ def test_children_of_multiprocessing_start_clean(nt):
             method,
         )
         assert (ran.rc, ran.err) == (0, ""), method
+
+
+AFTER_A_PROMPT = """
+s.start()
+aloop = s.create_aloop("one")
+async def work():
+    await asyncio.sleep(0.3)
+    print("done", flush=True)
+    threading.Thread(target=s.stop).start()
+_ = aloop.spawn_coroutine_threadsafe(work())
+"""
+
+
+def test_an_old_ctrl_c_at_the_prompt_is_not_what_ends_the_program(nt):
+    root = os.path.dirname(os.path.dirname(sys.modules["neotasker"].__file__))
+    ran = subprocess.run(
+        [sys.executable, "-P", "-i", "-c", PROLOGUE],
+        input=f"raise KeyboardInterrupt\nexec({AFTER_A_PROMPT!r})\n",
+        capture_output=True,
+        text=True,
+        timeout=20,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    assert (ran.returncode, ran.stdout) == (0, "done\natexit\n"), ran.stderr
+
+
+def test_an_old_ctrl_c_at_a_prompt_of_the_program_is_not_what_ends_it(nt):
+    ran, _ = run(
+        f"""
+        import code
+        def read(prompt, lines=["raise KeyboardInterrupt"]):
+            if lines:
+                return lines.pop()
+            raise EOFError
+        code.interact(readfunc=read, local={{}})
+        exec({AFTER_A_PROMPT!r})
+        """
+    )
+    assert (ran.rc, ran.out) == (0, "done\natexit\n"), ran.err
