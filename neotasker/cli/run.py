@@ -34,7 +34,8 @@ LIMIT = 30.0
 """Seconds after which the stop returns and reports what still runs."""
 
 _RUN = """\
-Import FILE_OR_MODULE, start the default supervisor with a default aloop, and start
+Import FILE_OR_MODULE, as `python FILE` or `python -m MODULE` would find it (also under
+python -P, -I and PYTHONSAFEPATH). Start the default supervisor with a default aloop, and start
 every worker that the file defines and has not started itself. Then run until SIGINT or
 SIGTERM, for --for seconds, or until the file stops the supervisor.
 
@@ -169,19 +170,45 @@ def _run(
 def _load(target: str) -> ModuleType | None:
     """Import the file or module; print why and return None if it cannot be."""
     try:
-        if target.endswith(".py") or Path(target).is_file():
+        if _is_file(target):
             return _load_file(Path(target))
-        sys.path.insert(0, os.getcwd())
+        _prepend(os.getcwd())
         return importlib.import_module(target)
     except BaseException as exc:
         if isinstance(exc, ModuleNotFoundError) and exc.name == target.split(".")[0]:
-            print(f"neotasker: no file or module {target!r}", file=sys.stderr)
+            print(f"neotasker: no file or module {target!r}{_hint(target)}", file=sys.stderr)
         elif isinstance(exc, FileNotFoundError) and exc.filename == target:
             print(f"neotasker: no file {target!r}", file=sys.stderr)
         else:
             traceback.print_exc()
             print(f"neotasker: {target} cannot be loaded", file=sys.stderr)
         return None
+
+
+def _is_file(target: str) -> bool:
+    """Return whether a target is a file and no module.
+
+    Where the current folder is not to be trusted a plain name is that of a module, whatever
+    lies there.
+    """
+    if target.endswith(".py"):
+        return True
+    return Path(target).is_file() and (not sys.flags.safe_path or Path(target).name != target)
+
+
+def _prepend(folder: str) -> None:
+    """Have modules looked for in a folder first, unless the interpreter is told not to."""
+    if not sys.flags.safe_path:  # -P, -I, PYTHONSAFEPATH
+        sys.path.insert(0, folder)
+
+
+def _hint(target: str) -> str:
+    if sys.flags.safe_path and (Path(target).is_file() or Path(f"{target}.py").is_file()):
+        return (
+            " (-P, -I or PYTHONSAFEPATH keeps Python from importing from the current folder: "
+            "give the file by its path, such as ./FILE.py)"
+        )
+    return ""
 
 
 def _load_file(path: Path) -> ModuleType:
@@ -192,7 +219,7 @@ def _load_file(path: Path) -> ModuleType:
     if not name.isidentifier() or name in sys.modules:
         name = f"neotasker_run_{abs(hash(path.resolve()))}"
     full = str(path.resolve())
-    sys.path.insert(0, str(path.resolve().parent))
+    _prepend(str(path.resolve().parent))
     sys.argv[:] = [full]
     spec = importlib.util.spec_from_loader(name, SourceFileLoader(name, full))
     assert spec is not None and spec.loader is not None

@@ -36,12 +36,12 @@ def start(nt, tmp_path):
     """Start ``python -m neotasker ARGS`` in a directory with a file ``program.py``."""
     processes = []
 
-    def start(*args, program=None, env=None):
+    def start(*args, program=None, env=None, flags=()):
         if program is not None:
             (tmp_path / "program.py").write_text(dedent(program))
         root = str(Path(nt.__file__).parent.parent)
         process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "neotasker", *args],
+            [sys.executable, "-u", *flags, "-m", "neotasker", *args],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -172,6 +172,80 @@ def test_the_file_finds_its_neighbours_and_its_tasks_pickle(run, tmp_path):
     )
     assert (ended.status, ended.err) == (0, ""), ended
     assert ended.out.endswith("8\n")
+
+
+SAFE = [
+    pytest.param(("-P",), {}, id="-P"),
+    pytest.param((), {"PYTHONSAFEPATH": "1"}, id="PYTHONSAFEPATH"),
+]
+
+
+@pytest.mark.parametrize(("flags", "env"), SAFE)
+@pytest.mark.parametrize("name", ["program", "planted", "package.module"])
+def test_the_current_folder_is_not_imported_from_when_python_is_told_so(
+    run, tmp_path, flags, env, name
+):
+    (tmp_path / "planted").write_text("print('planted')")  # a file without a suffix
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "module.py").write_text("print('planted')")
+    ended = run("run", name, program="print('planted')", flags=flags, env=env)
+    assert ended.status == 2, ended
+    assert f"no file or module {name!r}" in ended.err
+    assert "planted" not in ended.out
+    assert ("give the file by its path" in ended.err) == (name != "package.module")
+
+
+@pytest.mark.parametrize(("flags", "env"), SAFE)
+@pytest.mark.parametrize("path", ["program.py", "./program.py", "folder/file", "./file"])
+def test_a_file_given_by_its_path_runs_then_but_not_beside_its_neighbours(
+    run, tmp_path, flags, env, path
+):
+    program = """
+        import os, sys
+        here = os.path.dirname(os.path.realpath(__file__))
+        assert here not in map(os.path.realpath, filter(None, sys.path)), sys.path
+        assert os.getcwd() not in sys.path and "" not in sys.path, sys.path
+        try:
+            import neighbour
+        except ModuleNotFoundError:
+            print("alone")
+        """
+    for folder in (tmp_path, tmp_path / "folder"):
+        folder.mkdir(exist_ok=True)
+        (folder / "neighbour.py").write_text("")
+        (folder / "file").write_text(dedent(program))
+    ended = run("run", path, "--for", "0.01", program=program, flags=flags, env=env)
+    assert ended.status == 0, ended
+    assert ended.out.startswith("alone\n")
+
+
+@pytest.mark.parametrize(("flags", "env"), SAFE)
+def test_a_module_that_is_installed_is_found_then(run, tmp_path, nt, flags, env):
+    installed = tmp_path / "site"
+    installed.mkdir()
+    (installed / "service.py").write_text("print('service')")
+    root = str(Path(nt.__file__).parent.parent)
+    env = {**env, "PYTHONPATH": os.pathsep.join([str(installed), root])}
+    ended = run("run", "service", "--for", "0.01", flags=flags, env=env)
+    assert ended.status == 0, ended
+    assert ended.out.startswith("service\n")
+
+
+def test_an_isolated_interpreter_imports_nothing_from_the_current_folder(nt, tmp_path):
+    (tmp_path / "program.py").write_text("print('planted')")
+    root = str(Path(nt.__file__).parent.parent)
+    code = f"import sys; sys.path.append({root!r}); from neotasker.cli import main; "
+    code += "sys.exit(main(sys.argv[1:]))"
+    for target, status in (("program", 2), ("program.py", 0)):
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", code, "run", target, "--for", "0.01"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == status, done
+        assert ("planted" in done.stdout) == (status == 0)
 
 
 @pytest.mark.parametrize(
