@@ -109,10 +109,13 @@ def _take_out() -> dict[str, ModuleType]:
 
 
 def _refuse_stale(core: ModuleType) -> None:
-    """Refuse an extension in the tree that was compiled from an earlier state of it."""
+    """Refuse an extension in the tree that was compiled from an earlier state of it.
+
+    What was installed from a wheel has no sources beside it.
+    """
     binary = Path(str(core.__file__))
     parts = binary.parent / "core"
-    sources = [binary.parent / "_core.pyx", *parts.glob("*.pxi"), *parts.glob("*.h")]
+    sources = [*binary.parent.glob("_core.pyx"), *parts.glob("*.pxi"), *parts.glob("*.h")]
     newer = [p.name for p in sources if p.stat().st_mtime > binary.stat().st_mtime]
     if newer:
         raise RuntimeError(
