@@ -21,6 +21,11 @@
 # make test-freethreaded FREETHREADED=python3.13t
 # make soak-freethreaded FREETHREADED=python3.13t SECONDS=600
 #             the same on an interpreter without the GIL, in an environment of its own
+# make test-sanitized
+#             the tests of core and pool on a compiled core that gcc's sanitizers watch, for
+#             bad addresses and undefined behaviour
+# make test-debug DEBUG_PYTHON=python3.11d
+#             the same on an interpreter that was built with Py_DEBUG
 #
 # Needs nothing but Python 3.11 or newer with venv; PYTHON=... chooses another one.
 
@@ -29,11 +34,13 @@ VENV ?= .venv
 ARGS ?=
 SECONDS ?= 600
 FREETHREADED ?= python3.13t
+DEBUG_PYTHON ?= python3.11d
 # Over how many processes the suite is split.
 JOBS ?= auto
 SPLIT = --numprocesses $(JOBS) --dist worksteal
 # What is installed beside the package to test it, as dependency groups.
 TEST_GROUPS ?= test test-extras
+CORE_TESTS := tests/core tests/pool
 LOOP_TESTS := tests/loops tests/workers tests/jobs tests/lifecycle tests/compat
 
 BIN := $(VENV)/bin
@@ -55,7 +62,8 @@ DISTRIBUTABLE := $(VENV)/.distributable
 MATRIX := $(VENV)/.matrix
 WORKFLOWS := $(wildcard .github/workflows/*.yml)
 
-.PHONY: run test test-slow test-uvloop test-freethreaded test-all soak soak-freethreaded \
+.PHONY: run test test-slow test-uvloop test-freethreaded test-sanitized test-debug test-all \
+    soak soak-freethreaded \
     lint coverage docs dist clean
 
 run: $(INSTALLED)
@@ -81,6 +89,31 @@ test-freethreaded soak-freethreaded:
 	$(FREETHREADED) -c 'import sys; assert not sys._is_gil_enabled(), "this interpreter has a GIL"'
 	PIP_ONLY_BINARY=hypothesis $(MAKE) $(@:-freethreaded=) VENV=.venv-freethreaded \
 	    PYTHON=$(FREETHREADED) TEST_GROUPS=test
+
+# Both from a wheel, not editable: what they compile must not take the place of the core in
+# the tree. The interpreter is not built with the sanitizers: they are loaded before it, its own
+# leaks are none of ours, and its memory is malloc's, so that they see each object. Not split
+# over processes: slow as all is, the tests would have too little time.
+SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=undefined
+test-sanitized:
+	$(PYTHON) -m venv --clear .venv-sanitized
+	.venv-sanitized/bin/python -m pip --quiet install --upgrade 'pip>=25.1'
+	CC=gcc CFLAGS="$(SANITIZERS) -fno-omit-frame-pointer" LDFLAGS="$(SANITIZERS)" \
+	    NEOTASKER_BUILD_REQUIRE=1 .venv-sanitized/bin/python -m pip --quiet install . --group test
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+	    NEOTASKER_BUILD_REQUIRE=1 \
+	    .venv-sanitized/bin/pytest -m "not slow" -k "not pure" $(CORE_TESTS) $(ARGS)
+
+# Without memory a debug build of CPython ends by an assertion of its own.
+test-debug:
+	$(DEBUG_PYTHON) -c 'import sys; assert hasattr(sys, "gettotalrefcount"), "no debug build"'
+	$(DEBUG_PYTHON) -m venv --clear .venv-debug
+	.venv-debug/bin/python -m pip --quiet install --upgrade 'pip>=25.1'
+	PIP_ONLY_BINARY=hypothesis NEOTASKER_BUILD_REQUIRE=1 \
+	    .venv-debug/bin/python -W ignore -m pip --quiet install . --group test
+	NEOTASKER_BUILD_REQUIRE=1 .venv-debug/bin/pytest -m "not slow" \
+	    -k "not pure and not no_allocation_that_fails" $(CORE_TESTS) $(ARGS)
 
 lint: $(TESTABLE) $(LINTABLE)
 	$(BIN)/ruff check .
