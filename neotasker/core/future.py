@@ -46,8 +46,16 @@ _TRIES = 5  # to tell those who wait for a future that it has ended
 state_lock = threading.RLock()
 # Bound once: the statement `with` costs more than what it guards in the hot path.
 state_acquire, state_release = state_lock.acquire, state_lock.release
+
+
+def _free_in_child():
+    """Free the lock from threads that are not in the child; one of this thread goes on."""
+    if not state_lock._is_owned():
+        state_lock._at_fork_reinit()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=state_lock._at_fork_reinit)  # type: ignore[attr-defined]
+    os.register_at_fork(after_in_child=_free_in_child)
 
 
 class PatientEvent(threading.Event):

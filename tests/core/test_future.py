@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import queue
 import sys
 import threading
@@ -484,3 +485,61 @@ def test_logger_of_the_package_is_called_neotasker(pool, caplog):
         pool.submit(int).result()
         gc.collect()
     assert [r.name for r in caplog.records if "never retrieved" in r.message] == ["neotasker"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_forked_at_any_line_of_a_future_goes_on_there(nt):
+    # As a finalizer or the handler of a signal may fork anywhere, and return in the child.
+    ran = run_python(
+        """
+        import os, sys, threading
+        from concurrent import futures
+        from neotasker.core import FutureCore
+
+        class Plain(FutureCore, futures.Future):
+            pass
+
+        def use():
+            seen = []
+            future = Plain()
+            future.add_done_callback(seen.append)
+            future.set_result(1)
+            cancelled = Plain()
+            cancelled.cancel()
+            assert (future.result(5), cancelled.cancelled(), seen) == (1, True, [future])
+
+        def fork(frame, event, arg):
+            if event == "line" and frame.f_code.co_filename.endswith("future.py"):
+                sys.settrace(None)
+                place = frame.f_lineno
+                if place not in places and "concurrent" not in frame.f_code.co_filename:
+                    places.add(place)
+                    if os.fork() == 0:
+                        here.append(place)
+                        return None
+                sys.settrace(fork)
+            return fork
+
+        places, here = set(), []
+        try:
+            sys.settrace(fork)
+            use()
+            sys.settrace(None)
+            if here:  # in a child: other threads find all free
+                threads = [threading.Thread(target=use, daemon=True)]
+                threads[0].start()
+                threads[0].join(10)
+                os._exit(threads[0].is_alive())
+        except BaseException as exc:
+            if here:
+                print("line", here, repr(exc), flush=True)
+                os._exit(1)
+            raise
+        ended = [os.waitstatus_to_exitcode(os.wait()[1]) for _ in places]
+        print(len(places), any(ended))
+        """
+    )
+    places, failed = ran.out.split()[-2:]
+    assert failed == "False", ran.out
+    assert nt.COMPILED or int(places) > 5
