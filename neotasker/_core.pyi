@@ -1,4 +1,4 @@
-"""The typed surface of both cores: `_core.pyx` and its twin `_core_py.py`."""
+"""The typed surface of both cores: `_core.pyx` and its twin, ``core/*.py``."""
 
 from asyncio import AbstractEventLoop, Task
 from collections.abc import Callable, Coroutine, Sequence

@@ -111,7 +111,7 @@ class LoopGate:
         self._mailbox: Mailbox = Mailbox(self._wake, self._handle)
         # Takes a call, or a future, its coroutine and context; False once it is shut.
         self.post = self._mailbox.post
-        self.clock: Any = None  # the timers of the loop, see `neotasker.loopclock`
+        self.clock: Any = None  # the timers of the loop, see `neotasker.timing.loopclock`
         # Their `on_gate_shut` is called by whoever shuts the gate.
         self.tenants: weakref.WeakSet[Any] = weakref.WeakSet()
 

@@ -49,7 +49,7 @@ class TaskPool(Submitter, ThreadPoolExecutor):
     """A thread pool with priority reserves that is a ``ThreadPoolExecutor`` to others.
 
     `submit` queues at NORMAL priority; `lane` gives a view of another. Which task
-    may start is said in `neotasker.priority`; a task starts when another ends or
+    may start is said in `neotasker.base.priority`; a task starts when another ends or
     arrives, never by polling.
     """
 

@@ -2,7 +2,7 @@
 
 `Life` is what all have in common. `SerialLife` is that of workers whose runs come one
 after another because something fell due; how a run is made is left to its driver, see
-`neotasker.runs`.
+`neotasker.workers.in_pool` and `in_loop`.
 """
 
 from __future__ import annotations
