@@ -5,8 +5,15 @@
 
 from __future__ import annotations
 
-import logging
 import sys
+
+from .compat.older_paths import HOMES as _OLDER_PATHS
+from .compat.older_paths import OlderPaths as _OlderPaths
+
+# First of all: while the rest is imported other threads may ask for modules by older paths.
+sys.meta_path.append(_OlderPaths)
+
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -154,22 +161,6 @@ _WORKERS = (
 _HOMES |= dict.fromkeys(_WORKERS, "workers")
 _MODULES = {"cli", "embed", "f", "functions", "jobs", "locker", "testing", "workers"}
 
-
-class _OlderPaths:
-    """Finds modules that have moved, when the import system finds none of that name."""
-
-    @staticmethod
-    def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
-        """Answer the import system, as a finder of ``sys.meta_path``."""
-        if not name.startswith(f"{__name__}."):
-            return None
-        from .compat.older_paths import find_spec
-
-        return find_spec(name)
-
-
-sys.meta_path.append(_OlderPaths)
-
 _level_before_debug: int | None = None
 
 
@@ -198,9 +189,7 @@ def __getattr__(name: str) -> Any:
         return import_module(f"{__name__}.{name}")
     home = _HOMES.get(name)
     if home is None:
-        from .compat.older_paths import HOMES
-
-        if name in HOMES:
+        if name in _OLDER_PATHS:
             return import_module(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)

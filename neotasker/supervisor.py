@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from .base.known_as import parted
 from .base.priority import (
     TASK_CRITICAL,
     TASK_HIGH,
@@ -465,3 +466,6 @@ class TaskSupervisor(OlderNames):
                 for name, scheduler in self.async_job_schedulers.items()
             }
         return info
+
+
+parted(__name__, "neotasker.compat.put_task")

@@ -12,7 +12,7 @@ import enum
 import os
 from typing import Final, Literal
 
-from .known_as import known_as
+from .known_as import also_known_as, known_as
 
 __all__ = [
     "LANES",
@@ -164,3 +164,6 @@ class PoolSizes:
                 "lower min_size or raise max_size"
             )
         return cls(places, normal, high, least, most)
+
+
+also_known_as("neotasker.priority", __name__)

@@ -8,7 +8,7 @@ from concurrent.futures import Future, wait
 from typing import Any, Final
 
 from .clock import monotonic
-from .known_as import known_as
+from .known_as import also_known_as, known_as
 from .seconds import wait_in_parts
 
 __all__ = ["TT_COROUTINE", "TT_MP", "TT_THREAD", "Milestone", "Progress", "TaskType", "kind_of"]
@@ -114,3 +114,6 @@ class Progress:
 
     def mark_completed(self) -> None:
         """Do nothing: a task notices by itself that it ends."""
+
+
+also_known_as("neotasker.progress", __name__)

@@ -10,7 +10,7 @@ from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar, overload
 
 from .. import host
-from ..base.known_as import known_as
+from ..base.known_as import also_known_as, known_as
 from ..base.priority import TASK_NORMAL, lane_of
 from ..base.progress import TT_COROUTINE, TT_MP, TT_THREAD, kind_of
 from ..base.seconds import check_delay, wait_in_parts
@@ -221,3 +221,6 @@ async def co_mp_apply(
 
 # Not as a decorator, in which type checkers lose that it is async.
 known_as("neotasker.tasks")(co_mp_apply)
+
+
+also_known_as("neotasker.tasks", __name__)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..base.known_as import parted
+
 if TYPE_CHECKING:
     from .job import AsyncJob
     from .scheduler import AsyncJobScheduler
@@ -19,3 +21,6 @@ def __getattr__(name: str) -> Any:
 
     value = globals()[name] = getattr(scheduler, name)
     return value
+
+
+parted(__name__, "neotasker.jobs.scheduler")

@@ -13,7 +13,7 @@ from functools import partial
 from threading import get_ident
 from typing import Any, Literal
 
-from ..base.known_as import known_as
+from ..base.known_as import also_known_as, known_as
 from ..base.priority import TASK_NORMAL, lane_of
 from ..base.report import Reporter
 from ..core import JobCore, TimerCore
@@ -470,3 +470,6 @@ def _epoch(moment: Any) -> float | None:
     if isinstance(moment, bool) or not isinstance(moment, (int, float)):
         raise TypeError(f"until must be a datetime or seconds since the epoch, not {moment!r}")
     return float(moment)
+
+
+also_known_as("neotasker.job", __name__)

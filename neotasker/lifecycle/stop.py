@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..base.clock import monotonic
-from ..base.known_as import known_as
+from ..base.known_as import also_known_as, known_as
 from ..base.latch import Latch
 from ..base.report import Reporter
 from ..loops.aloop import ALoop
@@ -449,3 +449,6 @@ class Stop:
             if not tasks and self._is_over and not aloop.active and not aloop.join(0):
                 assert aloop.thread is not None
                 yield aloop.thread.name, None, partial(stack_of, aloop.thread.ident)
+
+
+also_known_as("neotasker.stop", __name__)

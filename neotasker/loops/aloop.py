@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from ..base.known_as import known_as
+from ..base.known_as import also_known_as, known_as, parted
 from ..base.report import Reporter
 from ..base.seconds import join_within, wait_seconds
 from ..errors import AloopError
@@ -412,3 +412,7 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+also_known_as("neotasker.aloop", __name__)
+parted(__name__, "neotasker.loops.port", "neotasker.loops.gate")

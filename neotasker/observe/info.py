@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..base.known_as import known_as
+from ..base.known_as import also_known_as, known_as
 from ..base.priority import LANES, UNLIMITED
 from ..loops.aloop import ALoop
 from ..pool.pool import TaskPool
@@ -170,3 +170,6 @@ def pool_figures(pool: TaskPool) -> dict[str, Any]:
             value = {lane.name: value[index] for index, lane in enumerate(LANES)}
         result[name] = value
     return result
+
+
+also_known_as("neotasker.info", __name__)

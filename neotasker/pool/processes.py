@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from ..base.known_as import known_as
+from ..base.known_as import also_known_as, known_as
 from .pool import ExecutorPool
 from .task import Task
 
@@ -188,3 +188,6 @@ def _is_alone() -> bool:
         return len(os.listdir("/proc/self/task")) == 1
     except OSError:
         return threading.active_count() == 1
+
+
+also_known_as("neotasker.processes", __name__)

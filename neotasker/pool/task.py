@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ..base.known_as import known_as
+from ..base.known_as import also_known_as, known_as
 from ..base.priority import LANES, Priority
 from ..base.progress import TT_THREAD, Progress, TaskType
 from ..core import TaskCore
@@ -142,3 +142,6 @@ def check_target(fn: Callable[..., Any]) -> None:
             f"{fn!r} is a coroutine function, which a pool thread cannot await: "
             "give its coroutine to an aloop (aloop.spawn_coroutine_threadsafe)"
         )
+
+
+also_known_as("neotasker.task", __name__)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ..base.known_as import known_as
+from ..base.known_as import also_known_as, known_as, parted
 from ..base.report import Reporter
 from ..core import Dispatcher
 from ..errors import SupervisorNotStarted
@@ -146,3 +146,7 @@ class PooledTimer:
         every = "once" if self.interval is None else f"every {self.interval} s"
         state = "active" if self.active else "done"
         return f"<{type(self).__name__} of {self._fn!r} {every}, {state}>"
+
+
+also_known_as("neotasker.timers", __name__)
+parted(__name__, "neotasker.timing.delays", "neotasker.base.seconds")

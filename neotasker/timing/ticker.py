@@ -7,7 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Literal
 
-from ..base.known_as import known_as
+from ..base.known_as import also_known_as, known_as
 from ..base.report import Reporter
 from ..base.restarts import Restarts
 from ..base.seconds import join_within
@@ -94,3 +94,6 @@ class Ticker(TickerCore):
         if thread is not threading.current_thread():
             join_within(thread, timeout)
         return not thread.is_alive()
+
+
+also_known_as("neotasker.ticker", __name__)

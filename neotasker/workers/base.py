@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import host
+from ..base.known_as import parted
 from ..base.priority import TASK_NORMAL, lane_of
 from ..base.recursion import require_room
 from ..base.report import Reporter
@@ -479,3 +480,6 @@ class Worker:
                 f"worker {self._title} was not started: call start() before {what}"
             )
         return life
+
+
+parted(__name__, "neotasker.workers.call", "neotasker.loops.port")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from ...base.known_as import parted
 from .worker import BackgroundQueueWorker, ItemQueue
 
 __all__ = ["BackgroundQueueWorker", "ItemQueue"]
+
+parted(__name__, "neotasker.workers.queue.worker")
