@@ -24,7 +24,7 @@ from .compat.older_names import OlderNames
 from .lifecycle.start import logger
 from .loops.aloop import ALoop, LoopFactory
 from .observe.info import AloopInfo, SchedulerInfo, SupervisorInfo, pool_figures
-from .pool.pool import SupervisedPool, WhenFull, width_of
+from .pool.pool import SupervisedPool, WhenFull, check_executor, width_of
 from .pool.task import (
     TASK_STATUS_CANCELED,
     TASK_STATUS_COMPLETED,
@@ -121,6 +121,8 @@ class TaskSupervisor(OlderNames):
             ValueError: a size is out of range, or the sizes contradict one another.
         """
         self._check_executor(pool)
+        if pool is None and self._pool.executor is not None:
+            self._use_executor(None)  # before the sizes change: it is to have no more tasks
         given = (min_size, max_size, pool_size, reserve_normal, reserve_high, queue_size)
         if pool is None or not self._sized or any(size is not None for size in given):
             self._pool.resize(
@@ -151,8 +153,8 @@ class TaskSupervisor(OlderNames):
         self._use_executor(executor)
 
     def _check_executor(self, executor: Executor | None) -> None:
-        if executor is not None and not callable(getattr(executor, "submit", None)):
-            raise TypeError(f"an executor needs a method submit, which {executor!r} has not")
+        if executor is not None:
+            check_executor(executor)
         if executor is self._pool or getattr(executor, "pool", None) is self._pool:
             raise ValueError(f"{executor!r} is the pool of this supervisor already")
 

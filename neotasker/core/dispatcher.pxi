@@ -116,6 +116,9 @@ cdef class Dispatcher:
     cdef bint pumping
     cdef Py_ssize_t limits[4]  # how many may run for it to start one more
     cdef Py_ssize_t threads_
+    cdef Py_ssize_t starting  # of these, those that have not come to `work`
+    cdef Parker *berths  # for them
+    cdef Py_ssize_t guests_  # tasks that their submitters run
     cdef int aside  # threads whose task waits for another of this pool
     cdef int relieved  # threads in `on_drained` whose part others take
     cdef long long idle_timeout  # microseconds; -1: for ever
@@ -129,6 +132,7 @@ cdef class Dispatcher:
     cdef Parker *drainers
     cdef object refusal
     cdef object launcher
+    cdef dict guests  # what threads of others run: ``(ident, task, by its submitter)``
     cdef set handed_out  # to launchers, for a forked child to end them; a place is given
     # back by the bit, as there may be no memory to note a task here
     cdef object task_type
@@ -136,22 +140,29 @@ cdef class Dispatcher:
     cdef object on_drained
     cdef object __weakref__
 
-    def __init__(self, task_type, start_thread):
-        self.task_type = task_type
-        self.start_thread = start_thread
+    def __cinit__(self):
+        self.guests = {}
         self.handed_out = set()
         self.max_threads = 1
         self.idle_timeout = -1
         for i in range(LANES):
             self.limits[i] = UNLIMITED
 
+    def __init__(self, task_type, start_thread):
+        if not isinstance(task_type, type) or not issubclass(task_type, TaskCore):
+            raise TypeError(f"the type of tasks must derive from TaskCore, not {task_type!r}")
+        if not callable(start_thread):
+            raise TypeError(f"what starts a thread must be callable, not {start_thread!r}")
+        self.task_type = task_type
+        self.start_thread = start_thread
+
     def __dealloc__(self):
-        cdef PyObject *task
-        for i in range(LANES):
-            while self.lanes[i].head is not NULL:
-                task = self.lanes[i].head
-                unlink(self, <TaskCore>task)
-                Py_DECREF(<object>task)
+        cdef Parker *parker
+        empty_lanes(self)
+        while self.berths is not NULL:
+            parker = self.berths
+            self.berths = parker.next
+            parker_put(parker)
 
     def configure(
         self, limits, Py_ssize_t min_threads, Py_ssize_t max_threads, idle_timeout,
@@ -170,7 +181,13 @@ cdef class Dispatcher:
         cdef Parker *stirred
         cdef Py_ssize_t numbers[4]
         cdef long long timeout = microseconds(idle_timeout)
-        cdef int policy = _POLICIES.index(when_full)
+        cdef int policy
+        require_made(self)
+        if when_full not in _POLICIES:
+            raise ValueError(f"when_full must be 'block', 'raise' or 'run', not {when_full!r}")
+        policy = _POLICIES.index(when_full)
+        if len(limits) != LANES:
+            raise ValueError(f"limits must be {LANES} numbers, one per lane, not {limits!r}")
         for i in range(LANES):
             numbers[i] = limits[i]
         nt_lock(&self.mutex)
@@ -193,6 +210,7 @@ cdef class Dispatcher:
         """Hand tasks to ``launcher(task)`` from now on; None: back to own threads."""
         cdef object old
         cdef Parker *stirred
+        require_made(self)
         nt_lock(&self.mutex)
         old = self.launcher
         self.launcher = launcher
@@ -270,9 +288,7 @@ cdef class Dispatcher:
 
     def lose_thread(self):
         """Note that a thread ended before it came to `work`."""
-        nt_lock(&self.mutex)
-        self.threads_ -= 1
-        nt_unlock(&self.mutex)
+        lose_one(self)
 
     def leave(self):
         """Let the threads go as soon as they find nothing to do."""
@@ -283,18 +299,47 @@ cdef class Dispatcher:
         nt_unlock(&self.mutex)
         release_all(stirred)
 
-    def make(self, fn, tuple args not None, dict kwargs, unsigned char lane):
+    def make(self, fn, tuple args not None, dict kwargs, Py_ssize_t lane):
         """Return a task that is not queued yet, in a copy of the caller's context."""
-        return make(self, fn, args, kwargs, lane)
+        cdef TaskCore task
+        require_made(self)
+        check_lane(lane)
+        task = make(self, fn, args, kwargs, <unsigned char>lane)
+        track(task)  # nobody else may hold it, but what it holds itself
+        return task
 
     def enqueue(self, TaskCore task not None, Submitter view=None):
-        """Queue a task made before, whatever the bound; it was accepted then."""
+        """Queue a task made before, whatever the bound; it was accepted then.
+
+        Raises:
+            ValueError: it was made by another dispatcher, was queued before, or has run.
+        """
+        require_made(self)
+        if task.dispatcher is not self and task.phase != FINISHED:
+            raise ValueError(f"{task!r} was not made by this dispatcher")
+        if task.phase == RUNNING or task.phase == FINISHED:
+            raise ValueError(f"{task!r} was run already: make another task")
+        if view is not None and view.dispatcher is not self:
+            raise ValueError(f"{view!r} is no view of this dispatcher")
         enqueue(self, task, True, view)
+
+    def run_elsewhere(self, TaskCore task not None, call, /, *args, **kwargs):
+        """Make a call that runs a task in a thread of others, which is in that task then."""
+        note_guest(self, task, False)
+        try:
+            return call(*args, **kwargs)
+        finally:
+            self.guests.pop(id(task), None)
+
+    def runs_here(self, Submitter view=None):
+        """Return whether this thread is in a task of the dispatcher, or in one of a view."""
+        return runs_here(self, view)
 
     def engage(self):
         """Start or wake what it takes to run the tasks that may start."""
         cdef Place *wake = NULL
         cdef bint start = True, launch = False
+        require_made(self)
         while start:
             nt_lock(&self.mutex)
             launch = self.launcher is not None
@@ -312,23 +357,27 @@ cdef class Dispatcher:
                 start_one(self)
 
     def work(self):
-        """Run tasks until this thread is no longer needed: the body of a pool thread."""
+        """Run tasks until this thread is no longer needed: the body of a pool thread.
+
+        However it ends, the thread is counted no more then.
+
+        Raises:
+            RuntimeError: this thread serves the dispatcher already.
+        """
         cdef Place place
+        cdef Place *outer = <Place *>nt_get_place()
+        require_made(self)
+        if is_own_thread(self):
+            raise RuntimeError("this thread serves the pool already")
         memset(&place, 0, sizeof(place))
-        place.parker = parker_get()
-        place.ident = PyThread_get_thread_ident()
-        place.dispatcher = <PyObject *>self
-        nt_lock(&self.mutex)
-        place.after = self.places
-        if self.places is not NULL:
-            self.places.before = &place
-        self.places = &place
-        nt_unlock(&self.mutex)
+        enroll(self, &place)
         nt_set_place(&place)
         try:
             serve(self, &place)
         finally:
-            nt_set_place(NULL)
+            if nt_get_place() is &place:  # else it has left, or is in a forked child
+                strike_off(self, &place)
+                nt_set_place(outer)
             parker_put(place.parker)
             Py_XDECREF(place.empty)
 
@@ -356,44 +405,39 @@ cdef class Dispatcher:
 
     def take_waiting(self, Submitter view=None):
         """Take the waiting tasks out of their lanes, all or those of one view, in order."""
-        cdef list taken = []
-        cdef TaskCore task = None
-        cdef PyObject *owner
+        cdef list taken
+        cdef TaskCore task
+        cdef PyObject *first = NULL
         cdef PyObject *raw
-        cdef Parker *parked
+        cdef Parker *parked = NULL
         cdef Parker *more
-        cdef int i
-        for i in range(LANES):
-            while True:
-                task = None
-                owner = NULL
-                parked = NULL
-                nt_lock(&self.mutex)
-                raw = self.lanes[i].head
-                while raw is not NULL and view is not None:
-                    if (<TaskCore>raw).view is <PyObject *>view:
-                        break
-                    raw = (<TaskCore>raw).next
-                if raw is not NULL:
-                    task = <TaskCore>raw
-                    unlink(self, task)
-                    Py_DECREF(task)  # the lane's; the local has its own
-                    self.waiting_ -= 1
-                    self.lanes[i].cancelled += 1
-                    parked = leave_view(task, &owner)
-                nt_unlock(&self.mutex)
-                release_all(parked)
-                Py_XDECREF(owner)
-                if task is None:
-                    break
-                taken.append(task)
-        nt_lock(&self.mutex)
-        parked = self.space
+        cdef Py_ssize_t room, found = 0
+        while True:  # a list that is long enough is made before: there may be no memory
+            room = self.waiting_
+            taken = [None] * room
+            nt_lock(&self.mutex)
+            if self.waiting_ <= room:
+                break
+            nt_unlock(&self.mutex)
+        first = unlink_all(self, view, &parked)
+        more = self.space
         self.space = NULL
-        more = take_drainers(self)
+        join_parkers(&parked, more)
+        join_parkers(&parked, take_drainers(self))
         nt_unlock(&self.mutex)
         release_all(parked)
-        release_all(more)
+        while first is not NULL:
+            task = <TaskCore>first
+            Py_DECREF(task)  # the lane's; the local has its own
+            taken[found] = task
+            found += 1
+            first = task.next
+            task.next = NULL
+            raw = task.view
+            task.view = NULL
+            Py_XDECREF(raw)
+        task = None
+        del taken[found:]
         return taken
 
     def take_one(self):
@@ -402,6 +446,7 @@ cdef class Dispatcher:
         cdef PyObject *view = NULL
         cdef Parker *parked = NULL
         cdef Parker *drainers = NULL
+        cdef Parker *room = NULL
         cdef int i
         nt_lock(&self.mutex)
         for i in range(LANES):
@@ -409,13 +454,16 @@ cdef class Dispatcher:
                 task = <TaskCore>self.lanes[i].head
                 unlink(self, task)
                 Py_DECREF(task)  # the lane's; the local has its own
+                task.queued = 0  # it may be queued again
                 self.waiting_ -= 1
                 parked = leave_view(task, &view)
                 drainers = take_drainers(self)
+                room = take_room(self)
                 break
         nt_unlock(&self.mutex)
         release_all(parked)
         release_all(drainers)
+        release_all(room)
         Py_XDECREF(view)
         return task
 
@@ -463,7 +511,7 @@ cdef class Dispatcher:
         cdef Parker *parker = parker_get()
         cdef bint woken
         nt_lock(&self.mutex)
-        woken = not self.active_ and not self.waiting_ and not self.aside
+        woken = is_drained(self)
         if not woken:
             push(&self.drainers, parker)
         nt_unlock(&self.mutex)
@@ -506,6 +554,13 @@ cdef class Dispatcher:
             place = place.after
         running += self.handed_out
         self.handed_out = set()
+        for _, guest, submitted in list(self.guests.values()):
+            if submitted:
+                running.append(guest)
+        for ident, guest, _ in list(self.guests.values()):
+            if ident == PyThread_get_thread_ident() and own is None:
+                own = guest
+        self.guests = {}
         for task in running:
             task.warned &= ~HANDED_OUT
             abandon_view(task, views)
@@ -513,7 +568,7 @@ cdef class Dispatcher:
         self.idle_top = NULL
         self.space = self.drainers = NULL
         self.waiting_ = self.active_ = self.threads_ = self.busy = self.idle_ = 0
-        self.aside = self.resting_ = self.relieved = 0
+        self.aside = self.resting_ = self.relieved = self.starting = self.guests_ = 0
         place = <Place *>nt_get_place()
         if place is not NULL:
             memset(&place.guard, 0, sizeof(nt_mutex))
@@ -561,13 +616,17 @@ cdef class Dispatcher:
                 Py_DECREF(task)
                 found.append((seen[i], task, fn))
             if n < 64:
-                return found
+                break
             skip += n
+        for ident, guest, submitted in list(self.guests.values()):
+            if submitted:
+                found.append((ident, guest, (<TaskCore>guest)._get_call()[0]))
+        return found
 
     @property
     def active(self):
         """How many tasks run, in all lanes."""
-        return self.active_
+        return self.active_ + self.guests_
 
     @property
     def resting(self):
@@ -612,7 +671,7 @@ cdef class Dispatcher:
         nt_lock(&self.mutex)
         lanes = self.lanes
         counts = self.counts
-        active, threads, idle = self.active_, self.threads_, self.idle_
+        active, threads, idle = self.active_ + self.guests_, self.threads_, self.idle_
         wakeups = self.wakeups
         nt_unlock(&self.mutex)
         return {

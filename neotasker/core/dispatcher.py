@@ -12,14 +12,16 @@ from contextvars import copy_context
 
 from ..base.clock import monotonic
 from ..base.seconds import acquire_within
-from .future import CANCELLED, PENDING, state_lock
-from .parking import make_parker, this_thread
-from .places import Places
+from .future import CANCELLED, FINISHED, PENDING, RUNNING, state_lock
+from .lanes import LANES, check_lane
+from .parking import make_parker, release_due, this_thread
+from .places import Place, Places
 from .task import TaskCore
 
 __all__ = ["Dispatcher"]
 
 _new = object.__new__
+_POLICIES = ("block", "raise", "run")
 
 
 class Dispatcher(Places):
@@ -38,6 +40,10 @@ class Dispatcher(Places):
     """
 
     def __init__(self, task_type, start_thread):
+        if not isinstance(task_type, type) or not issubclass(task_type, TaskCore):
+            raise TypeError(f"the type of tasks must derive from TaskCore, not {task_type!r}")
+        if not callable(start_thread):
+            raise TypeError(f"what starts a thread must be callable, not {start_thread!r}")
         super().__init__(start_thread)
         self._task_type = task_type
         self._pumping = False
@@ -52,25 +58,32 @@ class Dispatcher(Places):
             queue_size: the most that may wait, CRITICAL aside; 0: no bound.
             when_full: ``'block'``, ``'raise'`` or ``'run'``.
         """
+        self._require_made()
+        if when_full not in _POLICIES:
+            raise ValueError(f"when_full must be 'block', 'raise' or 'run', not {when_full!r}")
+        if len(limits) != LANES:
+            raise ValueError(f"limits must be {LANES} numbers, one per lane, not {limits!r}")
+        limits = tuple(limits)
         with self._lock:
-            self._limits = tuple(limits)
+            self._limits = limits
             self._min_threads = min_threads
             self._max_threads = max_threads
             self._idle_timeout = idle_timeout
             self._queue_size = queue_size
             self._when_full = when_full
-            released = self._take_space(len(self._space)) + self._stir()
-        for parker in released:
-            parker.release()
+            self._take_space(len(self._space))
+            self._stir()
+        release_due(self._due)
         self.engage()
 
     def set_launcher(self, launcher):
         """Hand tasks to ``launcher(task)`` from now on; None: back to own threads."""
+        self._require_made()
         with self._lock:
-            self._launcher = launcher
-            stirred = self._stir()
-        for parker in stirred:
-            parker.release()
+            old, self._launcher = self._launcher, launcher
+            self._stir()
+        release_due(self._due)
+        del old  # not under the lock
         self.engage()
 
     def set_on_drained(self, on_drained):
@@ -98,8 +111,9 @@ class Dispatcher(Places):
     def open(self):
         """Accept submissions."""
         with self._lock:
-            self._refusal = None
+            old, self._refusal = self._refusal, None
             self._leaving = False
+        del old  # not under the lock
         self.engage()
 
     def close(self, refusal):
@@ -110,10 +124,10 @@ class Dispatcher(Places):
                 None to accept this one all the same.
         """
         with self._lock:
-            self._refusal = refusal
-            released = self._take_space(len(self._space))
-        for parker in released:
-            parker.release()
+            old, self._refusal = self._refusal, refusal
+            self._take_space(len(self._space))
+        release_due(self._due)
+        del old  # not under the lock
 
     def end_with_interpreter(self, refusal):
         """Let the threads go, and answer submissions with *refusal* unless refused already."""
@@ -122,21 +136,17 @@ class Dispatcher(Places):
                 self._refusal = refusal
         self.leave()
 
-    def lose_thread(self):
-        """Note that a thread ended before it came to `work`."""
-        with self._lock:
-            self._threads -= 1
-
     def leave(self):
         """Let the threads go as soon as they find nothing to do."""
         with self._lock:
             self._leaving = True
-            stirred = self._stir()
-        for parker in stirred:
-            parker.release()
+            self._stir()
+        release_due(self._due)
 
     def make(self, fn, args, kwargs, lane):
         """Return a task that is not queued yet, in a copy of the caller's context."""
+        self._require_made()
+        check_lane(lane)
         task = _new(self._task_type)
         TaskCore.__init__(task)
         task._call = (fn, args, kwargs, copy_context())
@@ -145,53 +155,101 @@ class Dispatcher(Places):
         return task
 
     def enqueue(self, task, view=None):
-        """Queue a task made before, whatever the bound; it was accepted then."""
+        """Queue a task made before, whatever the bound; it was accepted then.
+
+        Raises:
+            ValueError: it was made by another dispatcher, was queued before, or has run.
+        """
+        self._require_made()
+        if task._dispatcher is not self:
+            raise ValueError(f"{task!r} was not made by this dispatcher")
+        if task._phase in (RUNNING, FINISHED):
+            raise ValueError(f"{task!r} was run already: make another task")
+        if task._queued is not None:
+            raise ValueError(f"{task!r} was queued already: make another task")
+        if view is not None and view._dispatcher is not self:
+            raise ValueError(f"{view!r} is no view of this dispatcher")
         task._view = view
         self._enqueue(task, task._lane, True)
 
     def engage(self):
         """Start or wake what it takes to run the tasks that may start."""
+        self._require_made()
         start = True
         while start:
             if self._launcher is not None:
                 self._pump()
                 return
-            with self._lock:
-                start, wake = self._plan()
-            if wake is not None:
-                wake.parker.release()
-            if start:
-                self._start_one()
+            start = False
+            try:
+                with self._lock:
+                    start = self._plan()
+                if self._due:
+                    release_due(self._due)
+                if start:
+                    self._start_thread()
+            except BaseException:
+                if start:
+                    self.lose_thread()
+                raise
 
     def work(self):
-        """Run tasks until this thread is no longer needed: the body of a pool thread."""
-        this_thread.dispatcher = self
+        """Run tasks until this thread is no longer needed: the body of a pool thread.
+
+        However it ends, the thread is counted no more then.
+
+        Raises:
+            RuntimeError: this thread serves the dispatcher already.
+        """
+        self._require_made()
+        came = False
         try:
-            self._serve()
+            outer = getattr(this_thread, "dispatcher", None)
+            outer_place = getattr(this_thread, "place", None)
+            if outer is self:
+                came = True
+                raise RuntimeError("this thread serves the pool already")
+            place = Place()
+            this_thread.dispatcher, this_thread.place = self, place
+            came = True
         finally:
-            this_thread.dispatcher = None
+            if not came:
+                self.lose_thread()
+        try:
+            self._serve(place)
+        finally:
+            this_thread.dispatcher, this_thread.place = outer, outer_place
 
     def _pump(self):
         """Hand what may start to the launcher; one thread at a time does so."""
+        mine = False
+        try:
+            with self._lock:
+                if self._pumping:
+                    return  # the one that pumps looks again after we changed the lanes
+                mine = self._pumping = True
+            self._pump_all()
+        except BaseException:
+            if mine:
+                self._pumping = False  # it may have been interrupted anywhere
+            raise
+
+    def _pump_all(self):
         error = None
-        with self._lock:
-            if self._pumping:
-                return  # the one that pumps looks again after we changed the lanes
-            self._pumping = True
+        dropped = []
         while True:
-            released = ()
             now = monotonic()
             with self._lock:
                 launcher = self._launcher
-                task = None if launcher is None else self._pick(now)
+                task = None if launcher is None else self._pick(now, dropped)
                 if task is None:
                     self._pumping = False
                 else:
                     self._foreign.add(task)
                     if self._space:
-                        released = self._take_space(1)
-            for parker in released:
-                parker.release()
+                        self._take_space(1)
+            release_due(self._due)
+            dropped.clear()
             if task is None:
                 break
             try:
@@ -246,55 +304,53 @@ class Dispatcher(Places):
         with self._lock:
             if task not in self._foreign:
                 return
-            parked = self._account(task)
+            self._account(task)
             self._foreign.remove(task)  # last: a fork may come between
-        for parker in parked:
-            parker.release()
+        release_due(self._due)
         self.engage()
 
     def take_waiting(self, view=None):
         """Take the waiting tasks out of their lanes, all or those of one view, in order."""
-        parked = []
         taken = []
+        dropped = []
         with self._lock:
-            for lane in range(4):
-                tasks = self._lanes[lane]
-                mine = [t for t in tasks if t._waiting and (view is None or t._view is view)]
-                for task in mine:
-                    task._waiting = False
-                self._sweep(lane)
-                for task in mine:
-                    parked.extend(self._leave_view(task))
-                self._cancellations[lane] += len(mine)
-                taken.extend(mine)
-            released = self._take_space(len(self._space))
-        for parker in parked:
-            parker.release()
-        for parker in released:
-            parker.release()
+            for lane in range(LANES):
+                for task in list(self._lanes[lane]):
+                    if task._waiting and (view is None or task._view is view):
+                        taken.append(task)
+                        task._waiting = False
+                        self._dead[lane] += 1
+                        self._cancellations[lane] += 1
+                        self._leave_view(task)
+                dropped += self._sweep(lane)
+            self._take_space(len(self._space))
+        release_due(self._due)
+        del dropped  # not under the lock
         return taken
 
     def take_one(self):
         """Take the first waiting task out of its lane, or return None: ``_work_queue.get``."""
-        parked = ()
+        dropped = []
         with self._lock:
-            for lane in range(4):
-                tasks = self._lanes[lane]
-                while tasks:
-                    task = tasks.popleft()
-                    if task._waiting:
-                        task._waiting = False
-                        parked = self._leave_view(task)
-                        break
-                    self._dead[lane] -= 1
-                else:
-                    continue
-                break
-            else:
-                return None
-        for parker in parked:
-            parker.release()
-        return task
+            found = self._take_first(dropped)
+        release_due(self._due)
+        del dropped  # not under the lock
+        return found
+
+    def _take_first(self, dropped):
+        for tasks in self._lanes:
+            while tasks:
+                task = tasks[0]
+                del tasks[0]
+                if task._waiting:
+                    task._waiting = False
+                    task._queued = None  # it may be queued again
+                    self._leave_view(task)
+                    self._take_space(1)
+                    return task
+                self._dead[task._lane] -= 1
+                dropped.append(task)
+        return None
 
     def overdue(self, level, age):
         """Return the tasks that have waited for *age* seconds, each once per *level* (1, 2).
@@ -303,6 +359,8 @@ class Dispatcher(Places):
             The tasks, and the time (monotonic seconds) at which the next one may be
             due; None when nothing waits.
         """
+        if not 1 <= level <= 2:
+            raise ValueError(f"level must be 1 or 2, not {level}")
         now = monotonic()
         found = []
         soonest = None
@@ -326,19 +384,25 @@ class Dispatcher(Places):
             timeout: seconds; None waits for ever.
         """
         with self._lock:
-            if not self._active and not self._waits() and not self._aside:
+            if self._is_drained():
                 return True
             parker = make_parker()
             self._drainers.append(parker)
-        if timeout is None:
-            return parker.acquire()
-        if acquire_within(parker, timeout):
-            return True
+        try:
+            if acquire_within(parker, timeout):
+                return True
+        except BaseException:
+            self._retract(parker)
+            raise
+        return not self._retract(parker)
+
+    def _retract(self, parker):
+        """Take a parker out of those who wait for the last task; return if it was there."""
         with self._lock:
-            if parker in self._drainers:
+            there = parker in self._drainers
+            if there:
                 self._drainers.remove(parker)
-                return False
-        return True
+        return there
 
     def abandon(self):
         """Forget all threads and tasks: for a forked child, which has none of the threads.
@@ -352,6 +416,13 @@ class Dispatcher(Places):
         busy = [p for p in self._places.values() if p.task is not None]
         own = [p.task for p in busy if p.ident == mine]  # that this thread is in
         running = [p.task for p in busy] + list(self._foreign)
+        for ident, task, submitted in list(self._guests.values()):
+            if submitted:
+                running.append(task)
+            if ident == mine:
+                own.append(task)
+        self._guests = {}
+        self._guests_counted = 0
         for tasks in self._lanes:
             tasks.clear()
         for task in waiting + running:
@@ -362,13 +433,14 @@ class Dispatcher(Places):
                 view._parked = None
         self._dead = [0, 0, 0, 0]
         self._foreign = set()
-        self._active = self._threads = 0
+        self._active = self._threads = self._starting = self._dropping = 0
         self._aside = self._resting = self._relieved = 0
         this_thread.dispatcher = None
         self._places = {}
         self._idle.clear()
         self._waking = self._pumping = False
         self._space.clear()
+        self._due.clear()
         self._drainers = []
         for task in running:
             if task not in own and task._call is not None:
@@ -380,13 +452,14 @@ class Dispatcher(Places):
         """Return ``(thread id, task, target)`` of each task that a pool thread runs."""
         with self._lock:
             busy = [(p.ident, p.task) for p in self._places.values() if p.task is not None]
+        busy += [(i, task) for i, task, submitted in list(self._guests.values()) if submitted]
         calls = [(ident, task, task._call) for ident, task in busy]
         return [(ident, task, call and call[0]) for ident, task, call in calls]
 
     @property
     def active(self):
         """How many tasks run, in all lanes."""
-        return self._active
+        return self._active + self._guests_counted
 
     @property
     def resting(self):
@@ -423,7 +496,7 @@ class Dispatcher(Places):
         """Return one consistent set of counters; lists are per lane, CRITICAL first."""
         with self._lock:
             return {
-                "active": self._active,
+                "active": self._active + self._guests_counted,
                 "threads": self._threads,
                 "idle": len(self._idle),
                 "wakeups": self._wakeups,

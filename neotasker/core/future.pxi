@@ -392,6 +392,8 @@ cdef bint settle(
     nt_unlock(&self.mutex)
     callbacks = <list>taken
     Py_DECREF(callbacks)  # ours, beside that of the local
+    if phase == CANCELLED and isinstance(self, TaskCore):
+        withdraw(<TaskCore>self)
     if callbacks is None and deferred is not NULL:
         deferred[0] = parked
         return True

@@ -281,6 +281,8 @@ class FutureCore:
                 return False
         if condition is not None and not self._settle_watched(condition, phase, failed, value):
             return False
+        if phase == CANCELLED:
+            self._withdraw()
         self._wake()
         return True
 
@@ -383,6 +385,9 @@ class FutureCore:
         self._phase = CANCELLED if error is None else FINISHED
         if not began:
             self._let_go()
+
+    def _withdraw(self):
+        """Leave what a cancelled future waits in, before its callbacks are called."""
 
     def _let_go(self):
         """Let go of what is called: that of a task which never will be."""

@@ -39,12 +39,21 @@ cdef class Submitter:
     cdef Dispatcher dispatcher
     cdef Parker *parked  # of those who wait for `outstanding`; the dispatcher's mutex
     cdef Py_ssize_t outstanding_  # likewise; all of them together own one reference to it
+    cdef Py_ssize_t visited  # by the collector, of these
     cdef unsigned char lane_
     cdef unsigned char shut
 
-    def __init__(self, Dispatcher dispatcher not None, unsigned char lane):
+    def __cinit__(self):
+        self.shut = True  # until it is known whose door it is
+
+    def __init__(self, Dispatcher dispatcher not None, Py_ssize_t lane):
+        require_made(dispatcher)
+        check_lane(lane)
+        if self.dispatcher is not None and self.outstanding_:
+            raise RuntimeError(f"{type(self).__name__} is in use: it cannot be made anew")
         self.dispatcher = dispatcher
-        self.lane_ = lane
+        self.lane_ = <unsigned char>lane
+        self.shut = False
 
     @property
     def outstanding(self):
@@ -61,6 +70,7 @@ cdef class Submitter:
         """
         cdef TaskCore task
         if nt_load(&self.shut):
+            require_door(self)
             raise RuntimeError("cannot schedule new futures after shutdown")
         check_target(fn)
         task = make(self.dispatcher, fn, args, kwargs, self.lane_)
@@ -72,20 +82,81 @@ cdef class Submitter:
         nt_store(&self.shut, True)
 
     def wait_outstanding(self):
-        """Block until every task that came through this view has ended."""
-        cdef Parker *parker = parker_get()
+        """Block until every task that came through this view has ended.
+
+        Raises:
+            RuntimeError: called by one of these tasks, which would wait for itself.
+        """
+        cdef Parker *parker
+        cdef Place *place
+        cdef bint ours, woken = False
+        require_door(self)
+        if runs_here(self.dispatcher, self):
+            raise RuntimeError("cannot join current thread")
+        parker = parker_get()
         cdef Dispatcher dispatcher = self.dispatcher
-        cdef bint woken = False
         nt_lock(&dispatcher.mutex)
         woken = not self.outstanding_
         if not woken:
             push(&self.parked, parker)
         nt_unlock(&dispatcher.mutex)
+        if woken:
+            parker_put(parker)
+            return
+        place = <Place *>nt_get_place()
+        ours = place is not NULL and place.dispatcher is <PyObject *>dispatcher
         try:
-            if not woken:
-                woken = park(parker, -1)
+            if ours:
+                step_aside(place, True)
+            woken = park(parker, -1)
         finally:
+            if ours:
+                step_back(place, True)
             retract(dispatcher, &self.parked, parker, woken)
+
+
+cdef int require_made(Dispatcher self) except -1:
+    """Refuse a dispatcher that was not initialized."""
+    if self.start_thread is None:
+        raise AttributeError("the dispatcher was not initialized: call its __init__ first")
+    return 0
+
+
+cdef int require_door(Submitter self) except -1:
+    """Refuse a door that was not initialized."""
+    if self.dispatcher is None:
+        raise AttributeError(
+            f"{type(self).__name__} was not initialized: call its __init__ first"
+        )
+    return 0
+
+
+cdef int check_lane(Py_ssize_t lane) except -1:
+    """Refuse the number of a lane that there is not."""
+    if not 0 <= lane < LANES:
+        raise ValueError(f"there is no lane {lane}: give 0 (CRITICAL) to {LANES - 1} (LOW)")
+    return 0
+
+
+cdef bint runs_here(Dispatcher self, Submitter view) except -1:
+    """Return whether this thread is in a task of the dispatcher, or in one of a view of it."""
+    cdef Place *place = <Place *>nt_get_place()
+    cdef bint found = False
+    cdef unsigned long mine = PyThread_get_thread_ident()
+    if place is not NULL and place.dispatcher is <PyObject *>self:
+        if view is None:
+            return True
+        nt_lock(&self.mutex)
+        if place.task is not NULL:
+            found = (<TaskCore>place.task).view is <PyObject *>view
+        nt_unlock(&self.mutex)
+    if not found and self.guests:
+        for ident, task, _ in list(self.guests.values()):
+            if ident == mine and (
+                view is None or (<TaskCore>task).view is <PyObject *>view
+            ):
+                return True
+    return found
 
 
 cdef bint retract(Dispatcher self, Parker **head, Parker *parker, bint woken) noexcept:
@@ -143,41 +214,24 @@ cdef TaskCore make(
 cdef int enqueue(Dispatcher self, TaskCore task, bint forced, Submitter view) except -1:
     """Put a task into its lane and see that it is started, or refuse it."""
     cdef object granted = None
-    cdef object refusal
     cdef Place *wake = NULL
     cdef LaneState *lane = &self.lanes[task.lane_]
-    cdef bint start = False, launch = False
-    cdef int policy
+    cdef bint start = False, launch = False, told = False
+    cdef long long now
     while True:
-        task.queued = nt_now()
+        now = nt_now()
         nt_lock(&self.mutex)
-        if self.refusal is not None and self.refusal is not granted:
-            refusal = self.refusal
-            nt_unlock(&self.mutex)
-            error = refusal()
-            if error is not None:
-                raise error
-            granted = refusal
-            continue
         if (
-            not self.queue_size
-            or forced
-            or task.lane_ == CRITICAL
-            or self.waiting_ - self.counts[CRITICAL] < self.queue_size
+            (self.refusal is None or self.refusal is granted)
+            and not task.queued
+            and (not self.queue_size or forced or has_room(self, task))
         ):
             break
-        policy = self.when_full
         nt_unlock(&self.mutex)
-        if policy == WHEN_FULL_RAISE:
-            raise QueueFull(
-                f"{self.queue_size} tasks wait already (queue_size={self.queue_size}): "
-                "submit later, raise queue_size, or choose when_full='block' or 'run'"
-            )
-        if policy == WHEN_FULL_RUN or is_own_thread(self):
-            # A thread of the pool that waited for room might wait for itself.
-            task._run()
+        granted = stand_at_door(self, task, forced, view, granted, &told)
+        if granted is _RAN:
             return 0
-        wait_for_room(self)
+    task.queued = now
     link(self, task)
     self.waiting_ += 1
     lane.submitted += 1
@@ -198,18 +252,128 @@ cdef int enqueue(Dispatcher self, TaskCore task, bint forced, Submitter view) ex
     return 0
 
 
+cdef object _RAN = object()  # what `stand_at_door` returns for a task that it ran
+
+
+cdef inline bint has_room(Dispatcher self, TaskCore task) noexcept:
+    """Return whether the bound lets one more task wait. The mutex is held."""
+    return (
+        task.lane_ == CRITICAL
+        or self.waiting_ - self.counts[CRITICAL] < self.queue_size
+    )
+
+
+cdef object stand_at_door(
+    Dispatcher self, TaskCore task, bint forced, Submitter view, object granted, bint *told
+):
+    """See to what stands against a task, or refuse it: then its lane is to be tried again.
+
+    Who was told of room and does not take it, as an exception comes between, passes it on.
+
+    Parameters:
+        told: whether this thread was told of room; kept from one call to the next.
+
+    Returns:
+        The refusal that lets this task in, or None; `_RAN` if the task was run here.
+    """
+    cdef object refusal = None
+    cdef object error = None
+    cdef bint full, once_more
+    cdef int policy
+    cdef Py_ssize_t bound
+    nt_lock(&self.mutex)
+    refusal = self.refusal
+    once_more = task.queued
+    bound = self.queue_size
+    full = bound and not forced and not has_room(self, task)
+    policy = self.when_full
+    nt_unlock(&self.mutex)
+    try:
+        if once_more:
+            raise ValueError(f"{task!r} was queued already: make another task")
+        if refusal is not None and refusal is not granted:
+            error = refusal()
+            if error is not None:
+                raise error
+            return refusal
+        if full:
+            if policy == WHEN_FULL_RAISE:
+                raise QueueFull(
+                    f"{bound} tasks wait already (queue_size={bound}): submit later, "
+                    "raise queue_size, or choose when_full='block' or 'run'"
+                )
+            if policy == WHEN_FULL_RUN or is_own_thread(self):
+                # A thread of the pool that waited for room might wait for itself.
+                if told[0]:
+                    told[0] = False
+                    pass_room_on(self)
+                run_as_guest(self, task, view)
+                return _RAN
+            told[0] = wait_for_room(self, granted)
+    except BaseException:
+        if told[0]:
+            pass_room_on(self)
+        raise
+    finally:
+        error = None  # its traceback holds this frame
+    return granted
+
+
 cdef inline bint is_own_thread(Dispatcher self) noexcept:
     cdef Place *place = <Place *>nt_get_place()
     return place is not NULL and place.dispatcher is <PyObject *>self
 
 
-cdef int wait_for_room(Dispatcher self) except -1:
-    """Sleep until a task has left the lanes, or the settings have changed."""
+cdef int note_guest(Dispatcher self, TaskCore task, bint submitted) except -1:
+    """Note that this thread runs a task in no place of the pool; it *submitted* it, or not."""
+    self.guests[id(task)] = (PyThread_get_thread_ident(), task, submitted)
+    return 0
+
+
+cdef int run_as_guest(Dispatcher self, TaskCore task, Submitter view) except -1:
+    """Run a task in the thread that submits it: counted and waited for, without a place."""
+    cdef LaneState *lane = &self.lanes[task.lane_]
+    cdef PyObject *last = NULL
+    cdef Parker *parked
+    cdef Parker *drainers
+    note_guest(self, task, True)
+    nt_lock(&self.mutex)
+    task.queued = nt_now()
+    lane.submitted += 1
+    self.guests_ += 1
+    if view is not None:
+        enter_view(view, task)
+    nt_unlock(&self.mutex)
+    try:
+        task._run()
+    finally:
+        if self.guests.pop(id(task), None) is not None:  # else we are in a forked child
+            nt_lock(&self.mutex)
+            self.guests_ -= 1
+            tally(lane, task)
+            parked = leave_view(task, &last)
+            drainers = take_drainers(self)
+            nt_unlock(&self.mutex)
+            release_all(parked)
+            release_all(drainers)
+            Py_XDECREF(last)
+    return 0
+
+
+cdef bint wait_for_room(Dispatcher self, object granted) except -1:
+    """Sleep until a task has left the lanes, or the settings have changed.
+
+    Parameters:
+        granted: the refusal that lets this thread in, or None.
+
+    Returns:
+        Whether the thread was told, and not just found it so.
+    """
     cdef Parker *parker = parker_get()
     cdef bint woken
     nt_lock(&self.mutex)
     woken = (
-        self.refusal is not None
+        (self.refusal is not None and self.refusal is not granted)
         or not self.queue_size
         or self.when_full != WHEN_FULL_BLOCK
         or self.waiting_ - self.counts[CRITICAL] < self.queue_size
@@ -217,14 +381,26 @@ cdef int wait_for_room(Dispatcher self) except -1:
     if not woken:
         push(&self.space, parker)
     nt_unlock(&self.mutex)
+    if woken:
+        parker_put(parker)
+        return False
     try:
-        if not woken:
-            woken = park(parker, -1)
-            if woken:
-                return 0
-    finally:
-        retract(self, &self.space, parker, woken)
-    return 0
+        woken = park(parker, -1)
+    except BaseException:
+        if retract(self, &self.space, parker, False):
+            pass_room_on(self)
+        raise
+    parker_put(parker)
+    return True
+
+
+cdef void pass_room_on(Dispatcher self) noexcept:
+    """Tell the next who waits for room: the one that was told does not take it."""
+    cdef Parker *room
+    nt_lock(&self.mutex)
+    room = take_room(self)
+    nt_unlock(&self.mutex)
+    release_all(room)
 
 
 cdef inline void link(Dispatcher self, TaskCore task) noexcept:
@@ -320,8 +496,12 @@ cdef inline TaskCore pick(Dispatcher self, long long now):
 
 cdef inline void account(Dispatcher self, TaskCore task) noexcept:
     """Count the end of a task that `pick` gave out. The mutex is held."""
-    cdef LaneState *lane = &self.lanes[task.lane_]
     self.active_ -= 1
+    tally(&self.lanes[task.lane_], task)
+
+
+cdef inline void tally(LaneState *lane, TaskCore task) noexcept:
+    """Count how a task has ended. The mutex is held."""
     if task.phase == CANCELLED:
         lane.cancelled += 1
     elif task.failed:
@@ -330,10 +510,15 @@ cdef inline void account(Dispatcher self, TaskCore task) noexcept:
         lane.completed += 1
 
 
+cdef inline bint is_drained(Dispatcher self) noexcept:
+    """Return whether no task waits or runs. The mutex is held."""
+    return not (self.active_ or self.waiting_ or self.aside or self.guests_)
+
+
 cdef inline Parker *take_drainers(Dispatcher self) noexcept:
     """Return the parkers of those who wait for the last task, if it is gone. Mutex held."""
     cdef Parker *parked = NULL
-    if self.drainers is not NULL and not self.active_ and not self.waiting_ and not self.aside:
+    if self.drainers is not NULL and is_drained(self):
         parked = self.drainers
         self.drainers = NULL
     return parked
@@ -384,8 +569,12 @@ cdef inline Parker *take_room(Dispatcher self) noexcept:
     return parker
 
 
-cdef int forget(Dispatcher self, TaskCore task) except -1:
-    """Take a cancelled task out of its lane, if it is still there."""
+cdef bint forget(Dispatcher self, TaskCore task, bint refused=False) except -1:
+    """Take a task out of its lane, if it is still there: it was cancelled, or is *refused*.
+
+    Returns:
+        Whether it was there.
+    """
     cdef PyObject *view = NULL
     cdef Parker *parked = NULL
     cdef Parker *drainers = NULL
@@ -397,7 +586,11 @@ cdef int forget(Dispatcher self, TaskCore task) except -1:
     if found:
         unlink(self, task)
         self.waiting_ -= 1
-        lane.cancelled += 1
+        if refused:  # it has never been here
+            task.queued = 0
+            lane.submitted -= 1
+        else:
+            lane.cancelled += 1
         parked = leave_view(task, &view)
         drainers = take_drainers(self)
         room = take_room(self)
@@ -408,4 +601,164 @@ cdef int forget(Dispatcher self, TaskCore task) except -1:
     release_all(drainers)
     release_all(room)
     Py_XDECREF(view)
+    return found
+
+
+cdef PyObject *unlink_all(Dispatcher self, Submitter view, Parker **parked) noexcept:
+    """Unlink what waits, all or that of one view, and return it as a list. The mutex is held.
+
+    It is linked by `next`, and owns the references of the lanes. A task that was the last one
+    of its view owns that in `view`.
+    """
+    cdef PyObject *first = NULL
+    cdef PyObject *last = NULL
+    cdef PyObject *raw
+    cdef PyObject *following
+    cdef PyObject *owner
+    cdef Parker *more
+    cdef int i
+    for i in range(LANES):
+        raw = self.lanes[i].head
+        while raw is not NULL:
+            following = (<TaskCore>raw).next
+            if view is None or (<TaskCore>raw).view is <PyObject *>view:
+                unlink(self, <TaskCore>raw)
+                self.waiting_ -= 1
+                self.lanes[i].cancelled += 1
+                more = leave_view(<TaskCore>raw, &owner)
+                (<TaskCore>raw).view = owner
+                if more is not NULL:
+                    join_parkers(parked, more)
+                if last is NULL:
+                    first = raw
+                else:
+                    (<TaskCore>last).next = raw
+                last = raw
+            raw = following
+    return first
+
+
+cdef void empty_lanes(Dispatcher self) noexcept:
+    """Let go of what waits, where nobody can come to it any more."""
+    cdef PyObject *raw
+    cdef PyObject *view
+    for i in range(LANES):
+        while self.lanes[i].head is not NULL:
+            raw = self.lanes[i].head
+            unlink(self, <TaskCore>raw)
+            self.waiting_ -= 1
+            leave_view(<TaskCore>raw, &view)
+            Py_DECREF(<object>raw)
+            Py_XDECREF(view)
+
+
+# What the collector is to know of, and the compiler of these classes does not: the tasks in
+# the lanes, and the context of a task. Tasks that wait are hidden from it, and so is a context
+# that nobody else holds; what they hold is shown as if their owner held it.
+
+cdef extern from "Python.h":
+    ctypedef int (*visitproc)(PyObject *op, void *arg) noexcept
+    ctypedef int (*traverseproc)(PyObject *op, visitproc visit, void *arg) noexcept
+    ctypedef int (*inquiry)(PyObject *op) noexcept
+    ctypedef struct PyTypeObject:
+        traverseproc tp_traverse
+        inquiry tp_clear
+    PyTypeObject *type_of "Py_TYPE" (PyObject *op)
+    int is_shown "PyObject_GC_IsTracked" (PyObject *op)
+
+cdef traverseproc _traverse_dispatcher
+cdef inquiry _clear_dispatcher
+cdef traverseproc _traverse_task
+cdef inquiry _clear_task
+
+
+cdef int visit_owned(PyObject *op, visitproc visit, void *arg) noexcept:
+    """Visit what is owned; what is hidden and nobody else's is looked through."""
+    if is_shown(op) or count_of(op) > 1:
+        return visit(op, arg)
+    return type_of(op).tp_traverse(op, visit, arg)
+
+
+cdef int traverse_task(PyObject *op, visitproc visit, void *arg) noexcept:
+    cdef PyObject *context = NULL
+    cdef int found = _traverse_task(op, visit, arg)
+    if found:
+        return found
+    if FREE_THREADED:  # who only asks for what a task refers to stops nobody
+        nt_lock(&(<TaskCore>op).mutex)
+    if not (<TaskCore>op).over:
+        context = (<TaskCore>op).late.context
+    if context is not NULL:
+        found = visit_owned(context, visit, arg)
+    if FREE_THREADED:
+        nt_unlock(&(<TaskCore>op).mutex)
+    return found
+
+
+cdef int clear_task(PyObject *op) noexcept:
+    cdef PyObject *context = NULL
+    nt_lock(&(<TaskCore>op).mutex)
+    if not (<TaskCore>op).over:
+        context = (<TaskCore>op).late.context
+        (<TaskCore>op).late.context = NULL
+    nt_unlock(&(<TaskCore>op).mutex)
+    drop_context(context)
+    return _clear_task(op)
+
+
+cdef int traverse_dispatcher(PyObject *op, visitproc visit, void *arg) noexcept:
+    cdef int found = _traverse_dispatcher(op, visit, arg)
+    if found:
+        return found
+    if FREE_THREADED:
+        nt_lock(&(<Dispatcher>op).mutex)
+    # While threads serve the lanes, or tasks run, somebody holds the dispatcher. To look
+    # through a long queue each time would cost the collector much for nothing.
+    if (<Dispatcher>op).places is NULL and not (
+        (<Dispatcher>op).active_ or (<Dispatcher>op).guests_
+    ):
+        found = traverse_lanes(op, visit, arg)
+    if FREE_THREADED:
+        nt_unlock(&(<Dispatcher>op).mutex)
+    return found
+
+
+cdef int traverse_lanes(PyObject *op, visitproc visit, void *arg) noexcept:
+    cdef PyObject *raw
+    cdef PyObject *view
+    cdef int i, found
+    for i in range(LANES):
+        raw = (<Dispatcher>op).lanes[i].head
+        while raw is not NULL:
+            found = visit_owned(raw, visit, arg)
+            view = (<TaskCore>raw).view
+            if view is not NULL:  # all tasks of a view own one reference to it
+                (<Submitter>view).visited += 1
+                if (<Submitter>view).visited == (<Submitter>view).outstanding_:
+                    (<Submitter>view).visited = 0
+                    if not found:
+                        found = visit(view, arg)
+            if found:
+                return found
+            raw = (<TaskCore>raw).next
     return 0
+
+
+cdef int clear_dispatcher(PyObject *op) noexcept:
+    empty_lanes(<Dispatcher>op)
+    return _clear_dispatcher(op)
+
+
+cdef int show_to_collector() except -1:
+    """Have the collector ask the functions above."""
+    global _traverse_dispatcher, _clear_dispatcher, _traverse_task, _clear_task
+    cdef PyTypeObject *dispatcher = <PyTypeObject *>Dispatcher
+    cdef PyTypeObject *task = <PyTypeObject *>TaskCore
+    _traverse_dispatcher, _clear_dispatcher = dispatcher.tp_traverse, dispatcher.tp_clear
+    _traverse_task, _clear_task = task.tp_traverse, task.tp_clear
+    dispatcher.tp_traverse, dispatcher.tp_clear = traverse_dispatcher, clear_dispatcher
+    task.tp_traverse, task.tp_clear = traverse_task, clear_task
+    return 0
+
+
+show_to_collector()

@@ -10,6 +10,7 @@ middle; here they stay in their queue, marked, until they are met or many.
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 from collections import deque
 from contextvars import copy_context
@@ -19,11 +20,14 @@ from ..base.clock import monotonic
 from ..base.priority import UNLIMITED
 from ..errors import QueueFull
 from .future import CANCELLED, PENDING
-from .parking import contend, make_parker, this_thread
+from .parking import contend, make_parker, release_due, this_thread
 
-__all__ = ["CRITICAL", "Lanes", "Submitter"]
+__all__ = ["CRITICAL", "Lanes", "Submitter", "check_lane"]
+
+logger = logging.getLogger("neotasker")
 
 CRITICAL = 0  # the index of the lane that nothing holds back
+LANES = 4
 CO_COROUTINE = 0x80
 
 _new = object.__new__
@@ -45,6 +49,12 @@ def check_target(fn):
         )
 
 
+def check_lane(lane):
+    """Refuse the number of a lane that there is not."""
+    if not 0 <= lane < LANES:
+        raise ValueError(f"there is no lane {lane}: give 0 (CRITICAL) to {LANES - 1} (LOW)")
+
+
 class Submitter:
     """A door into one lane of a dispatcher: the part of an executor that is called often.
 
@@ -54,12 +64,29 @@ class Submitter:
 
     __slots__ = ("_dispatcher", "_door_shut", "_lane", "_parked", "outstanding")
 
+    def __new__(cls, *args, **kwargs):
+        self = _new(cls)
+        self._dispatcher = self._parked = None
+        self._door_shut = True  # until it is known whose door it is
+        self.outstanding = 0
+        return self
+
     def __init__(self, dispatcher, lane):
+        if not isinstance(dispatcher, Lanes):
+            raise TypeError(f"a dispatcher is wanted, not {dispatcher!r}")
+        dispatcher._require_made()
+        check_lane(lane)
+        if self._dispatcher is not None and self.outstanding:
+            raise RuntimeError(f"{type(self).__name__} is in use: it cannot be made anew")
         self._dispatcher = dispatcher
         self._lane = lane
         self._door_shut = False
-        self._parked = None
-        self.outstanding = 0
+
+    def _require_door(self):
+        if self._dispatcher is None:
+            raise AttributeError(
+                f"{type(self).__name__} was not initialized: call its __init__ first"
+            )
 
     def submit(self, fn, /, *args, **kwargs):
         """Queue ``fn(*args, **kwargs)`` and return its `Task`.
@@ -70,6 +97,7 @@ class Submitter:
             QueueFull: the bound on waiting tasks is reached and the pool refuses.
         """
         if self._door_shut:
+            self._require_door()
             raise RuntimeError("cannot schedule new futures after shutdown")
         kind = type(fn)
         if kind is not BuiltinFunctionType and (
@@ -80,9 +108,9 @@ class Submitter:
         task = _new(dispatcher._task_type)
         # What TaskCore.__init__ does, without the calls.
         task._phase = PENDING
-        task._failed = False
+        task._failed = task._waiting = False
         task._value = task._callbacks = task._parked = task._condition_made = None
-        task._started = task._finished = None
+        task._queued = task._started = task._finished = None
         task._call = (fn, args, kwargs, copy_context())
         task._lane = lane = self._lane
         task._dispatcher = dispatcher
@@ -95,8 +123,15 @@ class Submitter:
         self._door_shut = True
 
     def wait_outstanding(self):
-        """Block until every task that came through this view has ended."""
+        """Block until every task that came through this view has ended.
+
+        Raises:
+            RuntimeError: called by one of these tasks, which would wait for itself.
+        """
+        self._require_door()
         dispatcher = self._dispatcher
+        if dispatcher.runs_here(self):
+            raise RuntimeError("cannot join current thread")
         with dispatcher._lock:
             if not self.outstanding:
                 return
@@ -104,7 +139,19 @@ class Submitter:
             if self._parked is None:
                 self._parked = []
             self._parked.append(parker)
-        parker.acquire()
+        ours = getattr(this_thread, "dispatcher", None) is dispatcher
+        try:
+            if ours:
+                dispatcher._step_aside(True)
+            parker.acquire()
+        except BaseException:
+            with dispatcher._lock:
+                if self._parked and parker in self._parked:
+                    self._parked.remove(parker)
+            raise
+        finally:
+            if ours:
+                dispatcher._step_back(True)
 
 
 class Lanes:
@@ -114,7 +161,14 @@ class Lanes:
     starts it, ``_pump`` hands tasks to an executor of others.
 
     The lock protects all fields. User code (targets, callbacks, refusals) runs outside it.
+    Only handlers of signals, and what the collector lets go of, may run inside, in the same
+    thread, after any call. It is reentrant for that, and between two calls each section goes
+    from one consistent state to the next. A handler may raise there. So who is to be told of
+    something goes into `_due`, from which everybody tells, and who counted on something that
+    then failed counts it back.
     """
+
+    _start_thread = None  # until it is initialized
 
     def __init__(self):
         self._make_lock()
@@ -127,6 +181,9 @@ class Lanes:
         self._launcher = None  # takes a task to a foreign executor, or None
         self._active = 0  # tasks between start and end
         self._aside = 0  # threads whose task waits for another of this pool
+        self._guests = {}  # what threads of others run: (ident, task, by its submitter)
+        self._guests_counted = 0  # of these, tasks that their submitters run
+        self._due = deque()  # parkers to be released when the lock is free
         self._space = deque()  # parkers of submitters that wait for room
         self._drainers = []  # parkers of those who wait for the last task to end
         self._submitted = [0, 0, 0, 0]
@@ -141,95 +198,224 @@ class Lanes:
         self._acquire = self._lock.acquire
         self._release = self._lock.release
 
+    def _require_made(self):
+        if self._start_thread is None:
+            raise AttributeError("the dispatcher was not initialized: call its __init__ first")
+
     def _enqueue(self, task, lane, forced):
         """Put a task into its lane and see that it is started, or refuse it."""
-        task._queued = monotonic()
-        if not self._acquire(False):
-            contend(self._acquire)
+        now = monotonic()
+        start = usual = False
         try:
-            usual = self._refusal is None and not self._queue_size and self._launcher is None
+            try:
+                if not self._acquire(False):
+                    contend(self._acquire)
+                usual = (
+                    self._refusal is None
+                    and not self._queue_size
+                    and self._launcher is None
+                    and task._queued is None
+                )
+                if usual:
+                    task._queued = now
+                    self._submitted[lane] += 1
+                    if task._view is not None:
+                        task._view.outstanding += 1
+                    task._waiting = True
+                    self._lanes[lane].append(task)
+                    # Where the lane is at its limit, or all threads are there and one is on
+                    # its way to the lanes or none sleeps, there is nothing to plan.
+                    if not forced and (
+                        self._active >= self._limits[lane]
+                        or (
+                            self._threads == self._max_threads
+                            and (self._waking or not self._idle)
+                            and lane
+                        )
+                    ):
+                        return
+                    start = self._plan()
+            finally:
+                try:
+                    self._release()
+                except RuntimeError:  # a handler raised before we had it
+                    pass
             if usual:
-                task._waiting = True
-                self._lanes[lane].append(task)
-                self._submitted[lane] += 1
-                if task._view is not None:
-                    task._view.outstanding += 1
-                # Where the lane is at its limit, or all threads are there and one is on its
-                # way to the lanes or none sleeps, there is nothing to plan.
-                if not forced and (
-                    self._active >= self._limits[lane]
-                    or (
-                        self._threads == self._max_threads
-                        and (self._waking or not self._idle)
-                        and lane
-                    )
-                ):
-                    return
-                start, wake = self._plan()
-        finally:
-            self._release()
-        if not usual:
-            start, wake = self._enqueue_slowly(task, lane, forced)
-        if wake is not None:
-            wake.parker.release()
+                self._carry_out(task, start)
+                return
+        except BaseException as exc:
+            if self._stumble(task, start, exc):
+                raise
+            return
+        self._enqueue_slowly(task, lane, forced)
+
+    def _carry_out(self, task, start):
+        """Do what `_plan` has found to be done for a task."""
+        if self._due:
+            release_due(self._due)
         if task._phase == CANCELLED:  # a delayed task may be, between the two
             self._forget(task)
         if start:
-            self._start_for(task)
+            self._start_thread()
+            self.engage()
         elif self._launcher is not None:
             self._pump()
 
-    def _push(self, task, lane):
-        """Append a task to its lane; return what `_plan` does. The lock is held."""
-        task._waiting = True
-        self._lanes[lane].append(task)
-        self._submitted[lane] += 1
-        view = task._view
-        if view is not None:
-            view.outstanding += 1
-        return self._plan() if self._launcher is None else (False, None)
+    def _stumble(self, task, start, exc):
+        """See to a task that was interrupted on its way in.
+
+        Returns:
+            Whether to raise what interrupted it: then it is out, unless it runs already.
+        """
+        if start:
+            self.lose_thread()
+        # The system gave no thread; anything else came from outside, as a signal handler.
+        failed = isinstance(exc, (RuntimeError, MemoryError)) and exc.__context__ is None
+        if not (failed and self._threads) and (self._forget(task, True) or not failed):
+            self._serve_the_others()
+            return True
+        self._report_thread()
+        return False
+
+    def _serve_the_others(self):
+        """See to tasks that relied on a thread which could not be started.
+
+        They were accepted. Where there is no thread at all they end, with what went wrong.
+        """
+        if not self._waits():
+            return
+        try:
+            self.engage()
+        except BaseException as exc:
+            if self._threads:
+                self._report_thread()
+                return
+            for task in self.take_waiting():
+                task._end(True, exc)
+
+    def _report_thread(self):
+        """Say that a thread could not be started, in an ``except``; whatever handlers do."""
+        try:
+            logger.exception("a pool thread could not be started; %d serve on", self._threads)
+        except BaseException:
+            pass
 
     def _count(self, lane):
         """Return how many tasks wait in a lane. The lock is held."""
         return len(self._lanes[lane]) - self._dead[lane]
 
     def _enqueue_slowly(self, task, lane, forced):
-        """Queue a task where a bound or a refusal may stand against it; return a plan."""
-        granted = None
+        """Queue a task where a bound or a refusal may stand against it.
+
+        Who was told of room and does not take it, as an exception comes between, passes it
+        on.
+        """
+        granted = error = parker = None
+        start = False
         while True:
+            now = monotonic()
+            try:
+                with self._lock:
+                    refusal = self._refusal
+                    bound = self._queue_size
+                    policy = self._when_full
+                    if task._queued is not None:
+                        raise ValueError(f"{task!r} was queued already: make another task")
+                    if refusal is None or refusal is granted:
+                        refusal = parker = None
+                        others = self._count(1) + self._count(2) + self._count(3)
+                        if forced or not bound or lane == CRITICAL or others < bound:
+                            task._queued = now
+                            self._submitted[lane] += 1
+                            if task._view is not None:
+                                task._view.outstanding += 1
+                            task._waiting = True
+                            self._lanes[lane].append(task)
+                            if self._launcher is None:
+                                start = self._plan()
+                            break
+                        if (
+                            policy == "block"
+                            and getattr(this_thread, "dispatcher", None) is not self
+                        ):
+                            parker = make_parker()
+                            self._space.append(parker)
+                if refusal is not None:
+                    error = refusal()
+                    if error is not None:
+                        raise error
+                    granted = refusal
+                elif parker is not None:
+                    parker.acquire()
+                elif policy == "raise":
+                    raise QueueFull(
+                        f"{bound} tasks wait already (queue_size={bound}): submit later, "
+                        "raise queue_size, or choose when_full='block' or 'run'"
+                    )
+                else:
+                    # A thread of the pool that waited for room might wait for itself.
+                    self._run_as_guest(task)
+                    return
+            except BaseException:
+                if start:
+                    self.lose_thread()
+                with self._lock:
+                    if parker is not None and parker in self._space:
+                        self._space.remove(parker)
+                    elif parker is not None:
+                        self._take_space(1)
+                release_due(self._due)
+                self._forget(task, True)
+                raise
+            finally:
+                error = None  # its traceback holds this frame
+        try:
+            self._carry_out(task, start)
+        except BaseException as exc:
+            if self._stumble(task, start, exc):
+                raise
+
+    def _run_as_guest(self, task):
+        """Run a task in the thread that submits it: counted and waited for, without a place."""
+        lane = task._lane
+        note = (threading.get_ident(), task, True)
+        with self._lock:
             task._queued = monotonic()
-            parker = None
+            self._submitted[lane] += 1
+            self._guests_counted += 1
+            if task._view is not None:
+                task._view.outstanding += 1
+            self._guests[id(task)] = note
+        try:
+            task._run()
+        finally:
             with self._lock:
-                refusal = self._refusal
-                bound = self._queue_size
-                policy = self._when_full
-                if refusal is None or refusal is granted:
-                    refusal = None
-                    others = self._count(1) + self._count(2) + self._count(3)
-                    if forced or not bound or lane == CRITICAL or others < bound:
-                        return self._push(task, lane)
-                    if (
-                        policy == "block"
-                        and getattr(this_thread, "dispatcher", None) is not self
-                    ):
-                        parker = make_parker()
-                        self._space.append(parker)
-            if refusal is not None:
-                error = refusal()
-                if error is not None:
-                    raise error
-                granted = refusal
-            elif parker is not None:
-                parker.acquire()
-            elif policy == "raise":
-                raise QueueFull(
-                    f"{bound} tasks wait already (queue_size={bound}): submit later, "
-                    "raise queue_size, or choose when_full='block' or 'run'"
-                )
-            else:
-                # A thread of the pool that waited for room might wait for itself.
-                task._run()
-                return False, None
+                if self._guests.pop(id(task), None) is not None:  # else in a forked child
+                    self._guests_counted -= 1
+                    self._tally(task)
+                    self._leave_view(task)
+            release_due(self._due)
+
+    def run_elsewhere(self, task, call, /, *args, **kwargs):
+        """Make a call that runs a task in a thread of others, which is in that task then."""
+        self._guests[id(task)] = (threading.get_ident(), task, False)
+        try:
+            return call(*args, **kwargs)
+        finally:
+            self._guests.pop(id(task), None)
+
+    def runs_here(self, view=None):
+        """Return whether this thread is in a task of the dispatcher, or in one of a view."""
+        self._require_made()
+        if getattr(this_thread, "dispatcher", None) is self:
+            task = this_thread.place.task
+            if view is None or (task is not None and task._view is view):
+                return True
+        mine = threading.get_ident()
+        return any(
+            ident == mine and (view is None or task._view is view)
+            for ident, task, _ in list(self._guests.values())
+        )
 
     def _startable(self):
         """Return how many of the waiting tasks may start now. The lock is held."""
@@ -246,39 +432,51 @@ class Lanes:
         return found
 
     def _take_space(self, most):
-        """Return up to *most* parkers of submitters that wait for room. The lock is held."""
-        return [self._space.popleft() for _ in range(min(most, len(self._space)))]
+        """Have up to *most* submitters told that wait for room. The lock is held."""
+        space = self._space
+        while most and space:
+            parker = space[0]
+            del space[0]
+            self._due.append(parker)
+            most -= 1
 
-    def _pick(self, now):
-        """Take the task that may start first out of its lane, or None. The lock is held."""
+    def _pick(self, now, dropped, place=None):
+        """Take the task that may start first out of its lane, or None. The lock is held.
+
+        Parameters:
+            dropped: takes tasks that were cancelled, to be let go of without the lock.
+            place: of the thread that is to run it, if it is one of ours.
+        """
         for tasks in self._lanes:
-            if tasks:
+            while tasks:
                 task = tasks[0]
-                while not task._waiting:  # cancelled
-                    tasks.popleft()
-                    self._dead[task._lane] -= 1
-                    if not tasks:
-                        break
-                    task = tasks[0]
-                else:
-                    lane = task._lane
-                    active = self._active
-                    if active >= self._limits[lane]:
-                        return None
-                    tasks.popleft()
-                    task._waiting = False
-                    self._active = active + 1
-                    self._wait_seconds[lane] += max(now - task._queued, 0.0)
-                    return task
+                lane = task._lane
+                if not task._waiting:  # cancelled
+                    del tasks[0]
+                    self._dead[lane] -= 1
+                    dropped.append(task)
+                    continue
+                if self._active >= self._limits[lane]:
+                    return None
+                waited = now - task._queued
+                del tasks[0]
+                task._waiting = False
+                self._active += 1
+                if place is not None:
+                    place.task = task
+                if waited > 0:
+                    self._wait_seconds[lane] += waited
+                return task
         return None
 
     def _account(self, task):
-        """Count the end of a task that `_pick` gave out. The lock is held.
-
-        Returns:
-            The parkers to release: of those who wait for the view, and for the last task.
-        """
+        """Count the end of a task that `_pick` gave out. The lock is held."""
         self._active -= 1
+        self._tally(task)
+        self._leave_view(task)
+
+    def _tally(self, task):
+        """Count how a task has ended. The lock is held."""
         lane = task._lane
         if task._phase == CANCELLED:
             self._cancellations[lane] += 1
@@ -286,54 +484,73 @@ class Lanes:
             self._failures[lane] += 1
         else:
             self._completed[lane] += 1
-        return self._leave_view(task)
 
     def _leave_view(self, task):
-        """Return the parkers to release now that a task of a view ended. The lock is held."""
+        """Have those told who wait for the view of a task that ended. The lock is held."""
         view = task._view
-        parked = ()
         if view is not None:
             task._view = None
             view.outstanding -= 1
             if not view.outstanding and view._parked:
                 parked, view._parked = view._parked, None
+                self._due.extend(parked)
         if self._drainers:
-            parked = [*parked, *self._take_drainers()]
-        return parked
+            self._take_drainers()
+
+    def _is_drained(self):
+        """Return whether no task waits or runs. The lock is held."""
+        return not (self._active or self._waits() or self._aside or self._guests_counted)
 
     def _take_drainers(self):
-        """Return the parkers of those who wait for the last task, if it is gone. Lock held."""
-        if self._active or self._waits() or self._aside:
-            return ()
-        drainers, self._drainers = self._drainers, []
-        return drainers
+        """Have those told who wait for the last task, if it is gone. The lock is held."""
+        if self._drainers and self._is_drained():
+            drainers, self._drainers = self._drainers, []
+            self._due.extend(drainers)
 
-    def _forget(self, task):
-        """Take a cancelled task out of its lane, if it is still there."""
-        released = parked = ()
+    def _forget(self, task, refused=False):
+        """Take a task out of its lane, if it is there: it was cancelled, or is *refused*.
+
+        Returns:
+            Whether it was there.
+        """
+        dropped = ()
         with self._lock:
-            if task._waiting:
+            found = task._waiting
+            if found:
                 lane = task._lane
                 task._waiting = False
-                self._cancellations[lane] += 1
                 self._dead[lane] += 1
-                tasks = self._lanes[lane]
-                if self._dead[lane] > 64 and self._dead[lane] * 2 > len(tasks):
-                    self._sweep(lane)
-                parked = self._leave_view(task)
-                released = self._take_space(1)
-        for parker in parked:
-            parker.release()
-        for parker in released:
-            parker.release()
+                if refused:  # it has never been here, and may come again
+                    task._queued = None
+                    self._submitted[lane] -= 1
+                else:
+                    self._cancellations[lane] += 1
+                dead = self._dead[lane]
+                if refused or (dead > 64 and dead * 2 > len(self._lanes[lane])):
+                    dropped = self._sweep(lane)
+                self._leave_view(task)
+                self._take_space(1)
+        release_due(self._due)
+        del dropped  # not under the lock
+        return found
 
     def _sweep(self, lane):
-        """Drop the tasks that left a lane out of order. The lock is held."""
+        """Take what left a lane out of order out of its queue. The lock is held.
+
+        Returns:
+            What was taken out, to be let go of without the lock.
+        """
         tasks = self._lanes[lane]
-        alive = [task for task in tasks if task._waiting]
-        tasks.clear()
-        tasks.extend(alive)
-        self._dead[lane] = 0
+        dropped = []
+        for _ in range(len(tasks)):  # each goes round, so that none is missing meanwhile
+            task = tasks[0]
+            del tasks[0]
+            if task._waiting:
+                tasks.append(task)
+            else:
+                self._dead[lane] -= 1
+                dropped.append(task)
+        return dropped
 
     def _waits(self):
         """Return how many tasks wait, in all lanes."""

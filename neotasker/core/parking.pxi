@@ -118,6 +118,13 @@ cdef void push(Parker **head, Parker *parker) noexcept nogil:
     head[0] = parker
 
 
+cdef void join_parkers(Parker **head, Parker *more) noexcept nogil:
+    """Append a list of parkers to another one."""
+    while head[0] is not NULL:
+        head = &head[0].next
+    head[0] = more
+
+
 cdef bint unlink_parker(Parker **head, Parker *parker) noexcept nogil:
     """Take a parker out of a list; return whether it was there."""
     while head[0] is not NULL:

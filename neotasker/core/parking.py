@@ -13,9 +13,11 @@ loops that call nothing of Python.
 from __future__ import annotations
 
 import threading
+from _thread import LockType
+from collections import deque
 from time import sleep
 
-__all__ = ["contend", "make_parker", "this_thread"]
+__all__ = ["contend", "make_parker", "release_due", "this_thread"]
 
 this_thread = threading.local()
 """``dispatcher``: the one that this thread serves; ``place``: as what."""
@@ -37,3 +39,17 @@ def make_parker():
     lock = threading.Lock()
     lock.acquire()
     return lock
+
+
+def release_due(due):
+    """Release the parkers in a queue, and take them out of it.
+
+    Each is taken out and released in one call, so that in CPython no handler of a signal
+    comes between, which may raise: whoever is in the queue is told, if not by this thread
+    then by the next.
+    """
+    while due:
+        try:
+            deque(map(LockType.release, iter(due.popleft, None)), maxlen=0)
+        except (IndexError, RuntimeError):  # it is empty; or that one was released before
+            pass

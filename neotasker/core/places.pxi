@@ -10,6 +10,10 @@
 # The twin, places.py, has no `linger` and no `wake_ahead`: both save a hand-over of the
 # interpreter that Python itself makes many times for each task.
 
+cdef extern from "Python.h":
+    Py_ssize_t count_of "Py_REFCNT" (PyObject *op)
+
+
 cdef struct Place:
     # One pool thread, on its own stack; protected by the dispatcher's mutex.
     Parker *parker
@@ -28,6 +32,9 @@ cdef struct Place:
     bint holds  # `waking`, while it does
     bint relieved  # others take its part meanwhile
     bint waits  # it stepped aside
+    bint drops  # it lets go of what has ended, and counts as busy meanwhile
+    bint called_back  # somebody was called at the end of the task that ran last
+    bint left  # it is not in the list any more
 
 
 cdef inline void show_target(Place *place, PyObject *fn) noexcept:
@@ -58,7 +65,7 @@ cdef int step_aside(Place *place, bint ours) except -1:
     if ours:
         place.waits = True
         self.active_ -= busy
-        self.busy -= busy
+        self.busy -= busy or place.drops
         self.aside += not place.relieved
         let_wake(self, place)
     nt_unlock(&self.mutex)
@@ -72,7 +79,10 @@ cdef int engage_in_place(Dispatcher self) except -1:
     try:
         self.engage()
     except BaseException:
-        logger.exception("no thread could be started in place of one that waits")
+        try:
+            logger.exception("no thread could be started in place of one that waits")
+        except BaseException:
+            pass
     return 0
 
 
@@ -85,40 +95,125 @@ cdef int step_back(Place *place, bint ours) except -1:
     if ours:
         place.waits = False
         self.active_ += busy
-        self.busy += busy
+        self.busy += busy or place.drops
         self.aside -= not place.relieved
     nt_unlock(&self.mutex)
     return 0
 
 
 cdef int start_for(Dispatcher self, TaskCore task) except -1:
-    """Start the thread that a submission was found to need."""
-    cdef bint stuck
+    """Start the thread that a submission was found to need; if it raises, the task is out."""
+    cdef bint failed
     try:
         start_one(self)
-    except BaseException:
-        nt_lock(&self.mutex)
-        stuck = not self.threads_ and task.waiting
-        nt_unlock(&self.mutex)
-        if stuck:
-            forget(self, task)
-            raise
-        logger.exception("a pool thread could not be started; %d serve on", self.threads_)
-    else:
         self.engage()
+    except BaseException as exc:
+        # The system gave no thread; anything else came from outside, as a signal handler.
+        failed = isinstance(exc, (RuntimeError, MemoryError)) and exc.__context__ is None
+        if not (failed and self.threads_) and (forget(self, task, True) or not failed):
+            serve_the_others(self)
+            raise
+        report_thread(self)
+    return 0
+
+
+cdef int serve_the_others(Dispatcher self) except -1:
+    """See to tasks that relied on a thread which could not be started.
+
+    They were accepted. Where there is no thread at all they end, with what went wrong.
+    """
+    if not self.waiting_:
+        return 0
+    try:
+        self.engage()
+    except BaseException as exc:
+        if self.threads_:
+            report_thread(self)
+            return 0
+        for task in self.take_waiting():
+            (<TaskCore>task)._end(True, exc)
+    return 0
+
+
+cdef int report_thread(Dispatcher self) except -1:
+    """Say that a thread could not be started, in an ``except``; whatever log handlers do."""
+    try:
+        logger.exception("a pool thread could not be started; %d serve on", self.threads_)
+    except BaseException:
+        pass
     return 0
 
 
 cdef int start_one(Dispatcher self) except -1:
     """Start a thread that is counted already."""
+    cdef Parker *parker
     try:
+        parker = parker_get()  # or there may be no memory for it when the thread is there
+        nt_lock(&self.mutex)
+        parker.next = self.berths
+        self.berths = parker
+        nt_unlock(&self.mutex)
         self.start_thread()
     except BaseException:
-        nt_lock(&self.mutex)
-        self.threads_ -= 1
-        nt_unlock(&self.mutex)
+        lose_one(self)
         raise
     return 0
+
+
+cdef void lose_one(Dispatcher self) noexcept:
+    """Count a thread no more that was to come, unless it is there."""
+    cdef Parker *parker = NULL
+    nt_lock(&self.mutex)
+    if self.starting:
+        self.starting -= 1
+        self.threads_ -= 1
+        parker = self.berths
+        if parker is not NULL:
+            self.berths = parker.next
+    nt_unlock(&self.mutex)
+    if parker is not NULL:
+        parker_put(parker)
+
+
+cdef int enroll(Dispatcher self, Place *place) except -1:
+    """Give a thread its place; it need not be one that was expected."""
+    cdef Parker *parker
+    nt_lock(&self.mutex)
+    parker = self.berths
+    if parker is not NULL:
+        self.berths = parker.next
+    nt_unlock(&self.mutex)
+    if parker is NULL:
+        try:
+            parker = parker_get()
+        except BaseException:
+            lose_one(self)
+            raise
+    place.parker = parker
+    place.ident = PyThread_get_thread_ident()
+    place.dispatcher = <PyObject *>self
+    nt_lock(&self.mutex)
+    if self.starting:
+        self.starting -= 1
+    else:
+        self.threads_ += 1
+    place.after = self.places
+    if self.places is not NULL:
+        self.places.before = place
+    self.places = place
+    nt_unlock(&self.mutex)
+    return 0
+
+
+cdef void strike_off(Dispatcher self, Place *place) noexcept:
+    """Count a thread no more that goes, by whatever way."""
+    nt_lock(&self.mutex)
+    if not place.left:
+        if place.is_idle:
+            leave_idle(self, place)
+        self.threads_ -= 1
+        forget_place(self, place)
+    nt_unlock(&self.mutex)
 
 
 cdef Place *plan(Dispatcher self, bint *start) noexcept:
@@ -142,6 +237,7 @@ cdef Place *plan(Dispatcher self, bint *start) noexcept:
         start[0] = True
     if start[0]:
         self.threads_ += 1
+        self.starting += 1
     if not wanted or self.waking or self.idle_top is NULL:
         return NULL
     self.waking = True
@@ -204,7 +300,8 @@ cdef Parker *stir(Dispatcher self) noexcept:
 # What a thread does after a look at the lanes.
 cdef enum:
     SERVE = 0  # run the task that it took
-    LOOK_AGAIN = 1  # let go of the one that ended first: who is idle is counted on
+    LOOK_AGAIN = 1  # let go of the one that ended first: who is idle is counted on, and
+    # what was taken would not begin until that is done
     LINGER = 2
     REPORT = 3  # that the last task has ended
     LEAVE = 4
@@ -233,6 +330,7 @@ cdef int serve(Dispatcher self, Place *place) except -1:
     cdef Parker *deferred = NULL  # those who wait for the task that ended
     cdef object report = None
     cdef int step
+    cdef bint serves
     cdef long long now
     cdef long long since = nt_now()
     cdef long long finished = 0  # when the task ended that ran last; 0: it is long ago
@@ -242,17 +340,28 @@ cdef int serve(Dispatcher self, Place *place) except -1:
             now = nt_now()
         else:
             now = finished if finished else nt_now()
-            let_others_run_in_pool(&since, now)
+            if not look.woken:  # else it has just let them, and others are not woken
+                let_others_run_in_pool(&since, now)
+                if nt_get_place() is not place:
+                    release_all(deferred)
+                    return 0
         nt_lock(&self.mutex)
         arrive(self, place, ended, &look)
-        if may_serve(self, &look):
-            task = pick(self, now)
         step = SERVE
-        if task is not None:
-            take_up(self, place, task, &look)
+        serves = may_serve(self, &look)
+        if self.waiting_ and lets_go(ended, &look):
+            step = LOOK_AGAIN
+        elif serves:
+            task = pick(self, now)
+            if task is not None:
+                take_up(self, place, task, &look)
         pass_on(self, task, &look)
         if task is None:
-            step = choose_rest(self, place, ended, &look)
+            if step == SERVE:
+                step = choose_rest(self, place, ended, &look)
+            if step == LOOK_AGAIN:
+                place.drops = True
+                self.busy += 1
             if step == REPORT:
                 report = self.on_drained
         look.drainers = take_drainers(self)
@@ -269,6 +378,9 @@ cdef int serve(Dispatcher self, Place *place) except -1:
             finished = 0
             Py_XDECREF(look.view)
             look.view = NULL
+            if nt_get_place() is not place:
+                release_all(deferred)
+                return 0  # in a child that somebody's destructor forked
         if step == LOOK_AGAIN:
             continue
         if step == REST:
@@ -287,7 +399,7 @@ cdef int serve(Dispatcher self, Place *place) except -1:
                 if nt_get_place() is not place:
                     release_all(deferred)
                     return 0  # in a child that the task forked, where no thread is known
-                finished = task.late.finished
+                finished = 0 if place.called_back else task.late.finished
             else:
                 finished = 0
             ended = task
@@ -296,10 +408,12 @@ cdef int serve(Dispatcher self, Place *place) except -1:
             look.served = False
             report_drained(report)
             report = None
+            since = nt_now()
             if nt_get_place() is not place:
                 return 0
         else:
             if look.launches:
+                nt_set_place(NULL)  # it is counted no more
                 pump(self)
             return 0
 
@@ -313,6 +427,9 @@ cdef inline void arrive(Dispatcher self, Place *place, TaskCore ended, Look *loo
         self.busy -= 1
         account(self, ended)
         look.parked = leave_view(ended, &look.view)
+    if place.drops:
+        place.drops = False
+        self.busy -= 1
     if look.woken:
         self.waking = look.woken = False
         self.wakeups += 1
@@ -350,24 +467,44 @@ cdef inline void pass_on(Dispatcher self, TaskCore task, Look *look) noexcept:
         leave_idle(self, look.wake)
 
 
+cdef inline bint lets_go(TaskCore ended, Look *look) noexcept:
+    """Return whether code of the user's may run as what has ended is let go of.
+
+    It may wait for the task that would be taken here, so none is. The mutex is held.
+    """
+    if ended is None:
+        return False
+    if look.view is not NULL and count_of(look.view) == 1:
+        return True
+    # What nobody but the collector could find holds nothing that has such code.
+    return Py_REFCNT(ended) == 1 and (
+        PyObject_IS_GC(ended.value) if FREE_THREADED else PyObject_GC_IsTracked(ended)
+    )
+
+
 cdef inline int choose_rest(
     Dispatcher self, Place *place, TaskCore ended, Look *look
 ) noexcept:
     """Decide what a thread without a task does, and count it so. The mutex is held."""
-    if look.surplus or self.leaving_ or look.launches:
-        self.threads_ -= 1
-        forget_place(self, place)
-        return LEAVE
-    if FREE_THREADED and ended is not None and not (look.lingered or self.waking):
+    cdef bint goes = look.surplus or self.leaving_ or look.launches
+    if FREE_THREADED and ended is not None and not (look.lingered or self.waking or goes):
         self.waking = self.lingering = True
         nt_store(&self.hail, NO)
         return LINGER
-    if ended is not None and (FREE_THREADED or Py_REFCNT(ended) == 1):
+    if ended is not None and (
+        FREE_THREADED
+        or Py_REFCNT(ended) == 1
+        or (look.view is not NULL and count_of(look.view) == 1)
+    ):
         return LOOK_AGAIN
+    if goes:
+        self.threads_ -= 1
+        forget_place(self, place)
+        return LEAVE
     if (
         look.served
         and self.on_drained is not None
-        and not (self.active_ or self.waiting_ or self.aside)
+        and not (self.active_ or self.waiting_ or self.aside)  # guests have no part in it
     ):
         place.reports = True
         place.holds = not self.waking
@@ -411,6 +548,7 @@ cdef void linger(Dispatcher self) noexcept:
 
 cdef void forget_place(Dispatcher self, Place *place) noexcept:
     """Take a place out of the list of all. The mutex is held."""
+    place.left = True
     if place.before is NULL:
         self.places = place.after
     else:

@@ -12,23 +12,42 @@ without the GIL has one look around for a moment before it sleeps.
 
 from __future__ import annotations
 
+import sys
 import threading
 from contextlib import suppress
 
 from ..base.clock import monotonic
 from ..base.report import Reporter
+from .future import CANCELLED
 from .lanes import CRITICAL, Lanes
-from .parking import contend, make_parker, this_thread
+from .parking import contend, make_parker, release_due, this_thread
 
 __all__ = ["Place", "Places"]
 
 logger = Reporter("neotasker")
 
+# How often something is referred to that only the caller and this function hold; where nobody
+# counts, the collector lets go of things, some day and anywhere.
+_count_of = getattr(sys, "getrefcount", lambda thing: 1 << 30)
+_LAST = 2
+# Of what is of these types exactly nothing of the user's runs when it goes.
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+
 
 class Place:
     """What a dispatcher knows of one of its threads: where it sleeps and what it runs."""
 
-    __slots__ = ("holds", "ident", "parker", "relieved", "reports", "task", "waits")
+    __slots__ = (
+        "drops",
+        "holds",
+        "ident",
+        "parker",
+        "relieved",
+        "reports",
+        "task",
+        "told",
+        "waits",
+    )
 
     def __init__(self):
         self.parker = make_parker()
@@ -38,6 +57,8 @@ class Place:
         self.holds = False  # `_waking`, while it does
         self.relieved = False  # others take its part meanwhile
         self.waits = False  # it stepped aside
+        self.told = False  # it was woken, and has not looked yet
+        self.drops = False  # it lets go of what has ended, and counts as busy meanwhile
 
 
 class Places(Lanes):
@@ -51,6 +72,8 @@ class Places(Lanes):
 
     def __init__(self, start_thread):
         super().__init__()
+        self._starting = 0  # threads that are counted and have not come to `work`
+        self._dropping = 0  # threads that let go of what has ended
         self._start_thread = start_thread
         self._min_threads = 0
         self._max_threads = 1
@@ -66,76 +89,133 @@ class Places(Lanes):
         self._waking = False  # a woken thread has not looked at the lanes yet
         self._wakeups = 0  # how often an idle thread was woken
 
-    def _start_for(self, task):
-        """Start the thread that a submission was found to need."""
-        try:
-            self._start_one()
-            self.engage()
-        except BaseException:
-            with self._lock:
-                stuck = not self._threads and task._waiting
-            if stuck:
-                self._forget(task)
-                raise
-            logger.exception("a pool thread could not be started; %d serve on", self._threads)
-
     def _start_one(self):
         """Start a thread that is counted already."""
         try:
             self._start_thread()
         except BaseException:
-            with self._lock:
-                self._threads -= 1
+            self.lose_thread()
             raise
+
+    def lose_thread(self):
+        """Note that a thread ended before it came to `work`."""
+        with self._lock:
+            if self._starting:  # else it is there nevertheless
+                self._starting -= 1
+                self._threads -= 1
 
     def _plan(self):
         """Decide on a thread to start (counted here) and one to wake. The lock is held.
 
         Returns:
-            Whether to start one, and the place of the one to wake, or None.
+            Whether to start one; that is decided last, so that nothing comes between.
         """
         # Threads that wait for tasks of this pool do not count: others take their part.
         threads = self._threads - self._aside - self._relieved
-        free = threads - self._active + len(self._foreign)
+        free = threads - self._active + len(self._foreign) - self._dropping
         idle = self._idle
         critical = self._count(CRITICAL)
         if (
             # All threads are there, and one is on its way to the lanes or none sleeps.
             threads >= self._max_threads and (self._waking or not idle) and critical <= free
         ):
-            return False, None
+            return False
         wanted = self._startable()
-        start = wanted > free and (threads < self._max_threads or critical > free)
-        if not start and threads < self._min_threads:
-            start = self._refusal is None and not self._leaving
-        if start:
-            self._threads += 1
         if wanted and idle and not self._waking:
-            self._waking = True
-            return start, idle.pop()
-        return start, None
+            self._wake_one()
+        if wanted > free and (threads < self._max_threads or critical > free):
+            start = True
+        else:
+            start = threads < self._min_threads and self._refusal is None and not self._leaving
+        if start:
+            self._starting += 1
+            self._threads += 1
+        return start
+
+    def _wake_one(self):
+        """Have the thread woken that fell asleep last. The lock is held."""
+        place = self._idle[-1]
+        del self._idle[-1]
+        place.told = self._waking = True
+        self._due.append(place.parker)
 
     def _stir(self):
-        """Return the parkers of all idle threads, to make them look. The lock is held."""
-        stirred = [place.parker for place in self._idle]
-        self._idle.clear()
-        return stirred
+        """Have all idle threads look. The lock is held."""
+        while self._idle:
+            place = self._idle[-1]
+            del self._idle[-1]
+            self._due.append(place.parker)
 
-    def _serve(self):
-        """End one task and pick the next in one locked section, for ever."""
-        place = this_thread.place = Place()
-        task = ended = None
-        woken = well = leaving = False
-        served = False  # a task, since it last reported
-        acquire, release = self._acquire, self._release
-        completed, idle = self._completed, self._idle
+    def _serve(self, place):
+        """Run tasks until this thread is no longer needed."""
+        try:
+            self._enroll(place)
+            self._serve_from(place)
+        except BaseException as exc:  # raised in this thread by another one
+            self._strike_off(place, exc)
+            raise
+
+    def _enroll(self, place):
+        """Give a thread its place; it need not be one that was expected."""
         with self._lock:
+            if self._starting:
+                self._starting -= 1
+            else:
+                self._threads += 1
             self._places[id(place)] = place
+
+    def _strike_off(self, place, exc):
+        """Count a thread no more that ends in the middle; what it was in ends with *exc*."""
+        ended = None
+        with self._lock:
+            if this_thread.dispatcher is not self:
+                pass  # it has left, or is in a forked child
+            elif self._places.pop(id(place), None) is not None:
+                self._threads -= 1
+                ended, place.task = place.task, None
+                if ended is not None:
+                    self._account(ended)
+                if place in self._idle:
+                    self._idle.remove(place)
+                if place.told:
+                    place.told = self._waking = False
+                if place.drops:
+                    place.drops = False
+                    self._dropping -= 1
+                self._relieved -= place.relieved
+                place.reports = place.relieved = False
+                self._let_wake(place)
+                self._take_drainers()
+            elif self._starting:
+                self._starting -= 1
+                self._threads -= 1
+        release_due(self._due)
+        if ended is not None and ended._phase < CANCELLED:
+            ended._end(True, exc)
+
+    def _lets_go(self, ended, view):
+        """Return whether code of the user's may run as what has ended is let go of.
+
+        It may wait for the task that would be taken here, so none is. The lock is held.
+        """
+        value = ended._value
+        if value is not None and type(value) not in _PLAIN and _count_of(ended) <= _LAST + 1:
+            return True
+        return view is not None and not view.outstanding and _count_of(view) <= _LAST + 1
+
+    def _serve_from(self, place):
+        """End one task and pick the next in one locked section, for ever."""
+        task = ended = view = None
+        well = leaving = False
+        served = False  # a task, since it last reported
+        dropped = []  # tasks that were cancelled
+        acquire, release = self._acquire, self._release
+        completed, idle, due = self._completed, self._idle, self._due
         while True:
-            released = parked = ()
-            wake = report = None
+            report = None
             ended, task = task, None
-            now = None if ended is None else ended._finished
+            # Where others were called as it ended, that took time.
+            now = ended._finished if well and ended is not None else None
             if now is None:
                 now = monotonic()
             if not acquire(False):
@@ -144,16 +224,19 @@ class Places(Lanes):
                 if ended is not None:
                     view = ended._view
                     if not well or view is None or view._parked or self._drainers:
-                        parked = self._account(ended)
+                        self._account(ended)
                     else:  # the same, in the usual case
                         self._active -= 1
                         completed[ended._lane] += 1
                         view.outstanding -= 1
                         ended._view = None
                     place.task = None
-                if woken:
-                    self._waking = woken = False
+                if place.told:
+                    self._waking = place.told = False
                     self._wakeups += 1
+                if place.drops:
+                    place.drops = False
+                    self._dropping -= 1
                 if place.reports:
                     self._relieved -= place.relieved
                     place.reports = place.relieved = False
@@ -162,28 +245,34 @@ class Places(Lanes):
                     self._threads > self._max_threads
                     and self._threads - self._aside - self._relieved > self._max_threads
                 )
-                if self._launcher is None and (not surplus or self._count(CRITICAL)):
-                    task = self._pick(now)
+                if (
+                    self._launcher is None
+                    and (not surplus or self._count(CRITICAL))
+                    and (ended is None or not self._lets_go(ended, view))
+                ):
+                    task = self._pick(now, dropped, place)
                 if task is not None:
-                    place.task = task
                     if self._space:
-                        released = self._take_space(1)
+                        self._take_space(1)
                     # After a task of one lane only those of it and below may follow.
                     more = idle and (surplus or self._active < self._limits[task._lane])
                 else:
                     more = idle and surplus
-                    leaving = surplus or self._leaving or self._launcher is not None
                 if more and not self._waking and self._startable():
-                    self._waking = True
-                    wake = idle.pop()
+                    self._wake_one()
                 if task is None:
                     if ended is None and self._drainers:  # it may have been aside till now
-                        parked = self._take_drainers()
-                    if leaving:
+                        self._take_drainers()
+                    leaving = surplus or self._leaving or self._launcher is not None
+                    if ended is not None or dropped:
+                        # Who is idle is counted on, and lets go of nothing.
+                        place.drops = True
+                        self._dropping += 1
+                        leaving = False
+                    elif leaving:
                         self._threads -= 1
                         del self._places[id(place)]
-                    elif ended is not None:
-                        pass  # who is idle is counted on, and lets go of nothing
+                        this_thread.dispatcher = None
                     elif (
                         served
                         and self._on_drained is not None
@@ -197,24 +286,25 @@ class Places(Lanes):
                         idle.append(place)
             finally:
                 release()
-            if parked or released:
-                for parker in (*parked, *released):
-                    parker.release()
-            if wake is not None:
-                wake.parker.release()
-            again = ended is not None
-            view = ended = None
+            if due:
+                release_due(due)
+            if dropped:
+                dropped.clear()
+            if ended is not None:
+                view = ended = None
+                if this_thread.dispatcher is not self:
+                    return  # in a child that somebody's destructor forked
             if task is not None:
                 served = True
                 well = task._run(now)
                 if this_thread.dispatcher is not self:
                     return  # in a child that the task forked, where no thread is known
+            elif place.drops:
+                continue
             elif leaving:
                 if self._launcher is not None:
                     self._pump()
                 return
-            elif again:
-                continue
             elif report is not None:
                 served = False
                 try:
@@ -222,11 +312,10 @@ class Places(Lanes):
                 except BaseException:  # the thread lives on, or its place would be lost
                     with suppress(BaseException):
                         logger.exception("error in %r", report)
+                report = None
                 if this_thread.dispatcher is not self:
                     return
-            elif self._sleep(place):
-                woken = True
-            else:
+            elif not self._sleep(place):
                 return
 
     def _let_wake(self, place):
@@ -247,6 +336,7 @@ class Places(Lanes):
             if ours:
                 place.waits = True
                 self._active -= busy
+                self._dropping -= place.drops
                 self._aside += not place.relieved
                 self._let_wake(place)
         if ours:
@@ -257,7 +347,8 @@ class Places(Lanes):
         try:
             self.engage()
         except BaseException:
-            logger.exception("no thread could be started in place of one that waits")
+            with suppress(BaseException):
+                logger.exception("no thread could be started in place of one that waits")
 
     def _step_back(self, ours):
         """Take the place again, at once: for a while more may run than the limits say."""
@@ -268,6 +359,7 @@ class Places(Lanes):
             if ours:
                 place.waits = False
                 self._active += busy
+                self._dropping += place.drops
                 self._aside -= not place.relieved
 
     def _sleep(self, place):
@@ -278,11 +370,12 @@ class Places(Lanes):
             if parker.acquire() if timeout is None else parker.acquire(timeout=timeout):
                 return True
             with self._lock:
-                if place in self._idle:
+                if place in self._idle:  # then nobody is about to wake it
                     if self._threads > self._min_threads or self._leaving:
                         self._idle.remove(place)
                         self._threads -= 1
                         del self._places[id(place)]
+                        this_thread.dispatcher = None
                         return False
                     continue
             parker.acquire()  # somebody took it off the stack and is about to release it

@@ -65,6 +65,8 @@ cdef class TaskCore(FutureCore):
             if not self.waiting:
                 started = self.early.started
             nt_unlock(&dispatcher.mutex)
+        elif nt_load(&self.over):
+            started = self.early.started
         return started / 1e9 if started else None
 
     @property
@@ -97,6 +99,7 @@ cdef class TaskCore(FutureCore):
         """End the running task and drop what it held."""
         drop(self, nt_now())
         settle(self, FINISHED, failed, value, NULL)
+        let_dispatcher_go(self)
 
     def _run(self):
         """Run the call in this thread, unless it was cancelled."""
@@ -112,12 +115,18 @@ cdef class TaskCore(FutureCore):
         """
         if nt_load(&self.phase) >= CANCELLED:
             return self.phase == CANCELLED
-        if not settle(self, CANCELLED, False, None, NULL):
-            return nt_load(&self.phase) == CANCELLED
-        if self.dispatcher is not None:
-            forget(self.dispatcher, self)
-        drop(self, nt_now())
-        return True
+        return (
+            settle(self, CANCELLED, False, None, NULL) or nt_load(&self.phase) == CANCELLED
+        )
+
+
+cdef int withdraw(TaskCore self) except -1:
+    """Take a task that was cancelled out of its lane, before its callbacks are called."""
+    if self.dispatcher is not None:
+        forget(self.dispatcher, self)
+    drop(self, nt_now())
+    track(self)  # it holds its dispatcher on
+    return 0
 
 
 cdef inline bint begin(TaskCore self, long long now) noexcept:
@@ -204,6 +213,8 @@ cdef int execute(TaskCore self, Place *place, Parker **deferred) except -1:
         show_target(place, NULL)
     Py_XDECREF(empty)
     drop(self, now)
+    if place is not NULL:
+        place.called_back = self.value is not None or self.standard is not None
     try:
         settle(self, FINISHED, failed, value, deferred)
     except BaseException:  # the thread lives on, or its place would be lost
@@ -211,4 +222,14 @@ cdef int execute(TaskCore self, Place *place, Parker **deferred) except -1:
             logger.exception("error at the end of a task")
         except BaseException:
             pass
+    let_dispatcher_go(self)
     return 0
+
+
+cdef inline void let_dispatcher_go(TaskCore self) noexcept:
+    """Hold the dispatcher no more, once the task has ended, where the collector sees no task.
+
+    Otherwise one that somebody keeps would keep the pool, and what that belongs to.
+    """
+    if not FREE_THREADED:
+        self.dispatcher = None

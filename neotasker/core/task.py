@@ -106,7 +106,7 @@ class TaskCore(FutureCore):
         The time is that at which the thread was free for the task, where it is known.
 
         Returns:
-            True if the call returned, None if it raised or did not run.
+            True if the call returned and nobody was called back, else None.
         """
         if not state_acquire(False):
             contend(state_acquire)
@@ -141,10 +141,14 @@ class TaskCore(FutureCore):
                 self._phase = FINISHED
                 state_release()
                 if self._parked is not None or self._callbacks is not None:
+                    if self._callbacks is not None:
+                        self._wake()
+                        return None
                     self._wake()
             else:
                 state_release()
                 self._settle(FINISHED, False, value)
+                return None
             return True
 
     def cancel(self):
@@ -155,11 +159,12 @@ class TaskCore(FutureCore):
         with state_lock:
             if self._phase >= CANCELLED:
                 return self._phase == CANCELLED
-        if not self._settle(CANCELLED, False, None):
-            return self._phase == CANCELLED
+        return self._settle(CANCELLED, False, None) or self._phase == CANCELLED
+
+    def _withdraw(self):
+        """Leave the lane and let go of the call, before the callbacks are called."""
         self._finished = monotonic()
         dispatcher = self._dispatcher
         if dispatcher is not None:
             dispatcher._forget(self)
         self._call = None
-        return True

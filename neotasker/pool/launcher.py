@@ -13,6 +13,7 @@ from concurrent.futures import (
     Future,
     ThreadPoolExecutor,
 )
+from contextlib import suppress
 from functools import partial
 from types import MethodType
 from typing import Any
@@ -78,16 +79,16 @@ class Launcher:
     their own, under which nothing may be handed to them. So that is seen to in a thread
     that lives as long as there is something to see to.
 
-    The lock protects the list of these tasks and whether there is such a thread.
+    Who takes the token sees to these tasks, and looks for more when it was put back; who adds
+    one looks at the token after. So one of the two sees the other, without a lock.
     """
 
     def __init__(self, executor: Executor, dispatcher: Dispatcher) -> None:
         self.executor = executor
         self._dispatcher = dispatcher
         self._carries_context = keeps_threads(executor)
-        self._lock = threading.Lock()
         self._fallen: deque[tuple[Task[Any], BaseException]] = deque()
-        self._is_mending = False
+        self._token = {None}
         _launchers.add(self)
 
     def __call__(self, task: Task[Any]) -> None:
@@ -95,16 +96,16 @@ class Launcher:
             self._dispatcher.release(task)
             return
         fn, args, kwargs, context = task._get_call()
-        # A context cannot travel to another process.
-        call = (context.run, fn, *args) if self._carries_context else (fn, *args)
+        call: tuple[Any, ...] = (fn, *args)
+        if self._carries_context:  # neither it nor the dispatcher can travel to a process
+            call = (self._dispatcher.run_elsewhere, task, context.run, *call)
         inner = self.executor.submit(*call, **(kwargs or {}))
         inner.add_done_callback(partial(self._finished, task))
 
     def abandon(self) -> None:
         """Forget what is the parent's: in a forked child, where nobody mends."""
-        self._lock = threading.Lock()
         self._fallen.clear()
-        self._is_mending = False
+        self._token = {None}
 
     def fail(self, task: Task[Any], error: BaseException) -> None:
         """End a task that has failed, or could not be handed over."""
@@ -126,25 +127,36 @@ class Launcher:
             self.fail(task, error)
 
     def _fail_elsewhere(self, task: Task[Any], error: BaseException) -> None:
-        with self._lock:
-            self._fallen.append((task, error))
-            if self._is_mending:
-                return
-            self._is_mending = True
+        self._fallen.append((task, error))
+        if not self._token:
+            return
         thread = threading.Thread(target=self._mend, name="neotasker_launcher", daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # there is no thread to be had
+        except BaseException as exc:
             self._mend()
+            if not isinstance(exc, (RuntimeError, MemoryError)):  # else there is no thread
+                raise
 
     def _mend(self) -> None:
-        while True:
-            with self._lock:
-                if not self._fallen:
-                    self._is_mending = False
-                    return
+        while self._fallen:
+            try:
+                self._token.remove(None)
+            except KeyError:
+                return
+            try:
+                self._mend_all()
+            finally:
+                self._token.add(None)
+
+    def _mend_all(self) -> None:
+        while self._fallen:
+            try:
                 task, error = self._fallen.popleft()
+            except IndexError:  # a fork has emptied it
+                return
             try:
                 self.fail(task, error)
             except BaseException:
-                logger.exception("error at the end of %r", task)
+                with suppress(BaseException):
+                    logger.exception("error at the end of %r", task)

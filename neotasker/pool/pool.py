@@ -22,10 +22,17 @@ from ..base.priority import TASK_NORMAL, UNLIMITED, PoolSizes, default_width, la
 from ..base.report import Reporter
 from ..core import Dispatcher, Submitter
 from .task import Task
-from .threads import Crew
-from .views import Lane, WaitingWork
+from .threads import Crew, Initializer
+from .views import IdleThreads, Lane, WaitingWork, cancel_all
 
-__all__ = ["ExecutorPool", "SupervisedPool", "TaskPool", "WhenFull", "width_of"]
+__all__ = [
+    "ExecutorPool",
+    "SupervisedPool",
+    "TaskPool",
+    "WhenFull",
+    "check_executor",
+    "width_of",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -95,7 +102,8 @@ class TaskPool(Submitter, ThreadPoolExecutor):
             cpu_count = getattr(os, "process_cpu_count", os.cpu_count)
             max_workers = min(32, (cpu_count() or 1) + 4)
         prefix = thread_name_prefix or f"ThreadPoolExecutor-{_pool_number()}"
-        crew = Crew(prefix, initializer, initargs)
+        first = None if initializer is None else Initializer(initializer, initargs)
+        crew = Crew(prefix, first)
         super().__init__(crew.dispatcher, _NORMAL_LANE)
         self._crew = crew
         self._threads = crew.threads
@@ -103,6 +111,8 @@ class TaskPool(Submitter, ThreadPoolExecutor):
         self._shutdown = False
         self._initializer = initializer
         self._initargs = initargs
+        self._initialization = first
+        self._idle_semaphore = IdleThreads(crew.dispatcher)  # type: ignore[assignment]
         self._thread_name_prefix = prefix
         self.executor: Executor | None = None
         self.resize(
@@ -183,8 +193,8 @@ class TaskPool(Submitter, ThreadPoolExecutor):
 
         What runs goes on where it runs. The executor stays its owner's to shut down.
         """
-        if executor is not None and not callable(getattr(executor, "submit", None)):
-            raise TypeError(f"an executor needs a method submit, which {executor!r} has not")
+        if executor is not None:
+            check_executor(executor)
         if executor is self or getattr(executor, "pool", None) is self:
             raise ValueError(f"{self!r} cannot be its own executor")
         self.executor = executor
@@ -235,12 +245,19 @@ class TaskPool(Submitter, ThreadPoolExecutor):
         """Refuse new tasks and let the threads go when the queued ones are done.
 
         Parameters:
-            wait: return only when all threads have ended (this one aside).
+            wait: return only when all threads have ended.
             cancel_futures: cancel the tasks that have not begun.
+
+        Raises:
+            RuntimeError: told to wait by a task or a thread of its own, which would wait
+                for itself; the pool is shut down nevertheless, as the standard's is.
         """
         self._shutdown = True
         self.terminate(_refuse_after_shutdown, cancel_futures)
         if wait:
+            me = threading.get_ident()
+            if self._crew.dispatcher.runs_here() or any(t.ident == me for t in self._threads):
+                raise RuntimeError("cannot join current thread")
             self._crew.dispatcher.wait_drained()
             self._crew.join()
 
@@ -252,9 +269,10 @@ class TaskPool(Submitter, ThreadPoolExecutor):
         """
         dispatcher = self._crew.dispatcher
         dispatcher.close(refusal)
-        cancelled = sum(task.cancel() for task in dispatcher.take_waiting()) if cancel else 0
-        dispatcher.leave()
-        return cancelled
+        try:
+            return cancel_all(dispatcher.take_waiting()) if cancel else 0
+        finally:
+            dispatcher.leave()
 
     def __repr__(self) -> str:
         s = self.sizes
@@ -290,12 +308,26 @@ class ExecutorPool(TaskPool):
             TypeError: the executor has no ``submit``, or as `TaskPool`.
             ValueError: as `TaskPool`.
         """
-        if not callable(getattr(executor, "submit", None)):
-            raise TypeError(f"an executor needs a method submit, which {executor!r} has not")
+        check_executor(executor)
         if sizes.get("max_workers") is None and sizes.get("pool_size") is None:
             sizes["pool_size"] = width_of(executor)
         super().__init__(**sizes)
         self.use_executor(executor)
+
+
+def check_executor(executor: object) -> None:
+    """Refuse what tasks cannot be given to.
+
+    Raises:
+        TypeError: it has no ``submit``, or is a class and not an instance of it.
+    """
+    if isinstance(executor, type):
+        raise TypeError(
+            f"an executor is wanted, not the class {executor.__name__}: "
+            f"give an instance, {executor.__name__}()"
+        )
+    if not callable(getattr(executor, "submit", None)):
+        raise TypeError(f"an executor needs a method submit, which {executor!r} has not")
 
 
 def width_of(executor: Executor) -> int:

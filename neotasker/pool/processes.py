@@ -65,7 +65,7 @@ class ProcessPool(ExecutorPool):
             "initargs": tuple(initargs),
             "max_tasks_per_child": maxtasksperchild,
         }
-        self._mending = threading.Lock()
+        self._mending = threading.RLock()  # a handler may submit while a pool is made
         super().__init__(
             self._make_executor(),
             pool_size=processes if pool_size is None else pool_size,
@@ -107,13 +107,18 @@ class ProcessPool(ExecutorPool):
     def abandon(self) -> None:
         """Be shut down: in a forked child, whose parent has the processes."""
         self._shutdown = True
+        self._mending = threading.RLock()
 
     def mend(self) -> None:
         """Have new processes if one of them has died."""
         with self._mending:
             executor = self.executor
             if getattr(executor, "_broken", False) and not self._shutdown:
-                self.use_executor(self._make_executor())
+                fresh = self._make_executor()
+                if self.executor is executor:
+                    self.use_executor(fresh)
+                else:  # a handler has done it meanwhile
+                    executor = fresh
                 assert executor is not None
                 executor.shutdown(wait=False)
 
@@ -164,11 +169,16 @@ class ProcessPool(ExecutorPool):
             wait: return only when all tasks and processes have ended.
             cancel_futures: cancel the tasks that have not begun.
         """
-        super().shutdown(wait, cancel_futures=cancel_futures)
-        if wait:
-            self._end_processes()
-        else:  # they are needed until what waits in the lanes is done
-            threading.Thread(target=self._end_processes, name="process pool end").start()
+        try:
+            super().shutdown(wait, cancel_futures=cancel_futures)
+        except BaseException:
+            wait = False
+            raise
+        finally:
+            if wait:
+                self._end_processes()
+            else:  # they are needed until what waits in the lanes is done
+                threading.Thread(target=self._end_processes, name="process pool end").start()
 
     def kill(self) -> None:
         """End the processes at once; tasks that run in them end with ``BrokenProcessPool``."""

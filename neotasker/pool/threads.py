@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 import weakref
+from _thread import allocate_lock
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from concurrent.futures.thread import BrokenThreadPool
+from contextlib import suppress
 from typing import Any, Literal
 
 from ..base.clock import monotonic
@@ -17,7 +18,9 @@ from ..base.seconds import join_within
 from ..core import Dispatcher
 from .task import Task
 
-__all__ = ["Crew", "ThreadSet"]
+__all__ = ["Crew", "Initializer", "ThreadSet", "is_thread_of"]
+
+logger = logging.getLogger("neotasker")
 
 _AFTER_INTERPRETER = "cannot schedule new futures after interpreter shutdown"
 
@@ -66,73 +69,154 @@ class ThreadSet(set[threading.Thread]):
         return iter(list(frozenset(self)))
 
 
+class Initializer:
+    """What each thread of a pool calls before its first task.
+
+    The pool holds it. A crew, whose threads may outlive the pool, does not: an initializer
+    that is a method of whoever owns the pool would keep both for ever.
+    """
+
+    __slots__ = ("__weakref__", "_args", "_fn")
+
+    def __init__(self, fn: Callable[..., None], args: tuple[Any, ...]) -> None:
+        self._fn = fn
+        self._args = args
+
+    def __call__(self) -> None:
+        """Call it."""
+        self._fn(*self._args)
+
+
+class Ticket:
+    """Whether a thread that was started may begin: who hires it says so as the last step.
+
+    Before that anything may raise, as a handler of a signal may at any time, also when the
+    thread is there already. It goes again then, and has taken no task.
+
+    The first word that was given counts.
+    """
+
+    __slots__ = ("_gate", "_words", "initializer")
+
+    def __init__(self, initializer: Initializer | None) -> None:
+        self.initializer = initializer
+        self._words: list[bool] = []
+        self._gate = allocate_lock()
+        self._gate.acquire()
+
+    def give(self, word: bool) -> bool:
+        """Let the thread begin, or go; return what counts."""
+        self._words.append(word)
+        with suppress(RuntimeError):  # it was opened before
+            self._gate.release()
+        return self._words[0]
+
+    def wait(self) -> bool:
+        """Wait for the word; return whether to begin."""
+        self._gate.acquire()
+        return self._words[0]
+
+
 class Crew:
     """The threads of one pool: their names, their initializer, and who is alive.
 
     Guarantees: `threads` holds a thread from before it starts until it has nothing
-    more to run; `join` waits also for those that have just left it.
+    more to run; `join` waits also for those that have just left it. A thread that `hire`
+    raises for runs no task, unless what raised came after the last step.
 
     Assumes: `hire` is called by the dispatcher alone, outside its lock.
 
-    The lock protects `threads`, the numbers in use and the list of those that left.
-    It holds no reference to the pool, so that a pool that nobody holds can go.
+    No lock is needed, so that `hire` may be interrupted by a handler or destructor that
+    submits: each step is one operation on a set or a dictionary, which is atomic. It holds
+    no reference to the pool, so that a pool that nobody holds can go.
     """
 
-    def __init__(
-        self,
-        prefix: str,
-        initializer: Callable[..., None] | None,
-        initargs: tuple[Any, ...],
-    ) -> None:
+    def __init__(self, prefix: str, initializer: Initializer | None) -> None:
         self.prefix = prefix
-        self.initializer = initializer
-        self.initargs = initargs
         self.daemon = False
         self.broken: str | Literal[False] = False
         self.threads = ThreadSet()
         self.dispatcher: Dispatcher = Dispatcher(Task, self.hire)
-        self._lock = threading.Lock()
-        self._numbers: set[int] = set()
-        self._left: list[threading.Thread] = []
+        self._initializer = None if initializer is None else weakref.ref(initializer)
+        self._numbers: dict[int, Ticket] = {}  # in use, and by whom
+        self._left = ThreadSet()
         _crews.add(self)
 
     def hire(self) -> None:
-        """Start one more thread."""
-        with self._lock:
-            number = next(n for n in itertools.count() if n not in self._numbers)
-            self._numbers.add(number)
-            self._left = [thread for thread in self._left if thread.is_alive()]
+        """Start one more thread.
+
+        Raises:
+            RuntimeError: the system gives no thread, or the pool is gone.
+        """
+        initializer = None
+        if self._initializer is not None:
+            initializer = self._initializer()
+            if initializer is None:
+                raise RuntimeError("the pool is gone, and so is what initializes its threads")
+        ticket = Ticket(initializer)
+        number = 0
+        thread = None
+        for gone in self._left:
+            if not gone.is_alive():
+                self._left.discard(gone)
+        try:
+            while self._numbers.setdefault(number, ticket) is not ticket:
+                number += 1
             thread = threading.Thread(
                 target=self._live,
-                args=(number,),
+                args=(number, ticket),
                 name=f"{self.prefix}_{number}",
                 daemon=self.daemon,
             )
             self.threads.add(thread)
-        try:
             thread.start()
+            ticket.give(True)
         except BaseException:
-            with self._lock:
-                self.threads.discard(thread)
-                self._numbers.discard(number)
+            if not ticket.give(False):
+                if thread is not None:
+                    self.threads.discard(thread)
+                self._give_back(number, ticket)
             raise
 
-    def _live(self, number: int) -> None:
+    def _give_back(self, number: int, ticket: Ticket) -> None:
+        if self._numbers.get(number) is ticket:
+            self._numbers.pop(number, None)
+
+    def _live(self, number: int, ticket: Ticket) -> None:
         try:
-            if self.initializer is not None and not self._initialize():
-                return
-            self.dispatcher.work()
+            if self._begin(ticket):
+                self._serve()
         finally:
             thread = threading.current_thread()
-            with self._lock:
-                self.threads.discard(thread)
-                self._numbers.discard(number)
-                self._left.append(thread)
+            self._left.add(thread)
+            self.threads.discard(thread)
+            self._give_back(number, ticket)
 
-    def _initialize(self) -> bool:
-        assert self.initializer is not None
+    def _begin(self, ticket: Ticket) -> bool:
+        """Return whether this thread is to serve; if so, it was initialized."""
         try:
-            self.initializer(*self.initargs)
+            initializer = None
+            if not ticket.wait():
+                return False
+            initializer, ticket.initializer = ticket.initializer, None
+            return initializer is None or self._initialize(initializer)
+        except BaseException:  # raised in this thread by another one
+            self.dispatcher.lose_thread()
+            raise
+
+    def _serve(self) -> None:
+        try:
+            self.dispatcher.work()
+        except BaseException:
+            # Somebody raised it in a thread that was in no task. It is not counted any
+            # more; others take its part.
+            logger.exception("a thread of %s has ended", self.prefix)
+            with suppress(BaseException):
+                self.dispatcher.engage()
+
+    def _initialize(self, initializer: Initializer) -> bool:
+        try:
+            initializer()
         except BaseException:
             Reporter("concurrent.futures").critical("Exception in initializer:", exc_info=True)
             self.broken = "A thread initializer failed, the thread pool is not usable anymore"
@@ -141,7 +225,7 @@ class Crew:
             self.dispatcher.lose_thread()
             self.dispatcher.leave()
             for task in self.dispatcher.take_waiting():
-                task.set_exception(BrokenThreadPool(reason))
+                task._end(True, BrokenThreadPool(reason))
             return False
         return True
 
@@ -153,10 +237,8 @@ class Crew:
         """
         me = threading.current_thread()
         while True:
-            with self._lock:
-                alive = [t for t in (*frozenset(self.threads), *self._left) if t is not me]
-                self._left = [t for t in self._left if t.is_alive()]
-            alive = [t for t in alive if t.is_alive()]
+            # First those that have not left: one that does meanwhile is in both.
+            alive = [t for t in [*self.threads, *self._left] if t is not me and t.is_alive()]
             if not alive:
                 return []
             for thread in alive:
@@ -167,7 +249,6 @@ class Crew:
 
     def abandon(self) -> None:
         """Forget all threads: in a forked child, which has none of them."""
-        self._lock = threading.Lock()
         self.threads.clear()
         self._numbers.clear()
         self._left.clear()

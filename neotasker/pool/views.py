@@ -1,9 +1,9 @@
-"""Views of a pool: `Lane`, of one priority; `WaitingWork`, of what waits."""
+"""Views of a pool: `Lane`, of one priority; `WaitingWork`, of what waits; `IdleThreads`."""
 
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
@@ -15,10 +15,27 @@ from .task import Task
 if TYPE_CHECKING:
     from .pool import TaskPool
 
-__all__ = ["Lane", "WaitingWork"]
+__all__ = ["IdleThreads", "Lane", "WaitingWork", "WorkItem", "cancel_all"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def cancel_all(tasks: Iterable[Task[Any]]) -> int:
+    """Cancel tasks, each of them whatever the callbacks of another one raise.
+
+    Returns:
+        How many were cancelled.
+    """
+    left = iter(tasks)
+    cancelled = 0
+    try:
+        for task in left:
+            cancelled += task.cancel()
+    except BaseException:
+        cancel_all(left)
+        raise
+    return cancelled
 
 
 class WaitingWork:
@@ -59,18 +76,84 @@ class WaitingWork:
             raise NotImplementedError("the pool's queue can only be read with block=False")
         return self.get_nowait()
 
+    def put(
+        self, item: WorkItem | None, block: bool = True, timeout: float | None = None
+    ) -> None:
+        """Give a task back that was taken away: it waits again, behind the others.
+
+        None is what the standard's threads are woken with, so that they look whether to go;
+        ours are told in other ways.
+        """
+        if item is not None:
+            self._dispatcher.enqueue(item.future)
+
+    def put_nowait(self, item: WorkItem | None) -> None:
+        """See `put`."""
+        self.put(item)
+
 
 class WorkItem:
-    """A task that was taken out of the queue, in the shape of the standard's work item."""
+    """A task that was taken out of the queue, in the shape of the standard's work item.
+
+    Up to 3.13 that has ``fn``, ``args`` and ``kwargs``, from 3.14 on ``task``, which is all
+    three. Here they are there on all versions.
+    """
 
     __slots__ = ("future",)
 
     def __init__(self, task: Task[Any]) -> None:
         self.future = task
 
-    def run(self) -> None:
-        """Run the task in this thread."""
+    @property
+    def fn(self) -> Callable[..., Any] | None:
+        """What the task calls; None when it has ended."""
+        return self.future.target
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The positional arguments; empty when the task has ended."""
+        return self.future.args
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """The keyword arguments; empty when the task has ended."""
+        return self.future.kwargs
+
+    @property
+    def task(self) -> tuple[Callable[..., Any] | None, tuple[Any, ...], Mapping[str, Any]]:
+        """The call: ``(fn, args, kwargs)``."""
+        return self.fn, self.args, self.kwargs
+
+    def run(self, ctx: Any = None) -> None:
+        """Run the task in this thread, in its own context.
+
+        Parameters:
+            ctx: what the threads of the standard's pool give from 3.14 on; not used.
+        """
         self.future._run()
+
+
+class IdleThreads:
+    """The count of idle threads, in the shape of the standard's ``_idle_semaphore``.
+
+    Programs look at ``_value``. The threads here do not go by it.
+    """
+
+    __slots__ = ("_dispatcher",)
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    @property
+    def _value(self) -> int:
+        return self._dispatcher.idle
+
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        """Return whether a thread is idle; never blocks."""
+        return self._dispatcher.idle > 0
+
+    def release(self, n: int = 1) -> None:
+        """Do nothing."""
 
 
 @known_as("neotasker.pool")
@@ -102,18 +185,37 @@ class Lane(Submitter, ThreadPoolExecutor):
     def _broken(self) -> str | Literal[False]:  # type: ignore[override]
         return self.pool._broken
 
+    @property
+    def _thread_name_prefix(self) -> str:  # type: ignore[override]
+        return self.pool._thread_name_prefix
+
+    @property
+    def _initializer(self) -> Callable[..., None] | None:
+        return self.pool._initializer
+
+    @property
+    def _initargs(self) -> tuple[Any, ...]:
+        return self.pool._initargs
+
+    @property
+    def _idle_semaphore(self) -> Any:  # type: ignore[override]
+        return self.pool._idle_semaphore
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Close this view.
 
         Parameters:
             wait: return only when the tasks submitted through this view have ended.
             cancel_futures: cancel those of them that have not begun.
+
+        Raises:
+            RuntimeError: told to wait by one of these tasks, which would wait for itself;
+                the view is closed nevertheless.
         """
         self._shutdown = True
         self.shut_door()
         if cancel_futures:
-            for task in self.pool._crew.dispatcher.take_waiting(self):
-                task.cancel()
+            cancel_all(self.pool._crew.dispatcher.take_waiting(self))
         if wait:
             self.wait_outstanding()
 

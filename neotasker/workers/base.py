@@ -17,6 +17,7 @@ from ..base.seconds import seconds, wait_seconds
 from ..errors import AloopError, NeotaskerError, WorkerNotStarted
 from ..host import Host
 from ..loops.port import ForeignLoop, LoopPort
+from ..pool.pool import check_executor
 from .call import Call, call_with_item, check_callable, is_async, keywords_of
 from .in_loop import LoopRuns
 from .in_pool import PoolRuns
@@ -181,8 +182,8 @@ class Worker:
         self.priority = kwargs.get("priority", TASK_NORMAL)
         lane_of(self.priority)
         executor = kwargs.get("pool")
-        if executor is not None and not callable(getattr(executor, "submit", None)):
-            raise TypeError(f"an executor needs a method submit, which {executor!r} has not")
+        if executor is not None:
+            check_executor(executor)
         self._executor = executor
         self._timeout = kwargs.get("timeout")
         self._life: Life | None = None
