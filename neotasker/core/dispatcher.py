@@ -136,6 +136,13 @@ class Dispatcher(Places):
                 self._refusal = refusal
         self.leave()
 
+    def lose_thread(self):
+        """Note that a thread ended before it came to `work`."""
+        with self._lock:
+            if self._starting:  # else it is there nevertheless
+                self._starting -= 1
+                self._threads -= 1
+
     def leave(self):
         """Let the threads go as soon as they find nothing to do."""
         with self._lock:
@@ -171,6 +178,27 @@ class Dispatcher(Places):
             raise ValueError(f"{view!r} is no view of this dispatcher")
         task._view = view
         self._enqueue(task, task._lane, True)
+
+    def run_elsewhere(self, task, call, /, *args, **kwargs):
+        """Make a call that runs a task in a thread of others, which is in that task then."""
+        self._guests[id(task)] = (threading.get_ident(), task, False)
+        try:
+            return call(*args, **kwargs)
+        finally:
+            self._guests.pop(id(task), None)
+
+    def runs_here(self, view=None):
+        """Return whether this thread is in a task of the dispatcher, or in one of a view."""
+        self._require_made()
+        if getattr(this_thread, "dispatcher", None) is self:
+            task = this_thread.place.task
+            if view is None or (task is not None and task._view is view):
+                return True
+        mine = threading.get_ident()
+        return any(
+            ident == mine and (view is None or task._view is view)
+            for ident, task, _ in list(self._guests.values())
+        )
 
     def engage(self):
         """Start or wake what it takes to run the tasks that may start."""

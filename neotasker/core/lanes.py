@@ -13,6 +13,7 @@ import functools
 import logging
 import threading
 from collections import deque
+from contextlib import suppress
 from contextvars import copy_context
 from types import BuiltinFunctionType, FunctionType
 
@@ -236,7 +237,7 @@ class Lanes:
                         return
                     start = self._plan()
             finally:
-                try:
+                try:  # noqa: SIM105 -- the hot path
                     self._release()
                 except RuntimeError:  # a handler raised before we had it
                     pass
@@ -270,7 +271,7 @@ class Lanes:
         if start:
             self.lose_thread()
         # The system gave no thread; anything else came from outside, as a signal handler.
-        failed = isinstance(exc, (RuntimeError, MemoryError)) and exc.__context__ is None
+        failed = isinstance(exc, (RuntimeError, MemoryError))
         if not (failed and self._threads) and (self._forget(task, True) or not failed):
             self._serve_the_others()
             return True
@@ -295,10 +296,8 @@ class Lanes:
 
     def _report_thread(self):
         """Say that a thread could not be started, in an ``except``; whatever handlers do."""
-        try:
+        with suppress(BaseException):
             logger.exception("a pool thread could not be started; %d serve on", self._threads)
-        except BaseException:
-            pass
 
     def _count(self, lane):
         """Return how many tasks wait in a lane. The lock is held."""
@@ -395,27 +394,6 @@ class Lanes:
                     self._tally(task)
                     self._leave_view(task)
             release_due(self._due)
-
-    def run_elsewhere(self, task, call, /, *args, **kwargs):
-        """Make a call that runs a task in a thread of others, which is in that task then."""
-        self._guests[id(task)] = (threading.get_ident(), task, False)
-        try:
-            return call(*args, **kwargs)
-        finally:
-            self._guests.pop(id(task), None)
-
-    def runs_here(self, view=None):
-        """Return whether this thread is in a task of the dispatcher, or in one of a view."""
-        self._require_made()
-        if getattr(this_thread, "dispatcher", None) is self:
-            task = this_thread.place.task
-            if view is None or (task is not None and task._view is view):
-                return True
-        mine = threading.get_ident()
-        return any(
-            ident == mine and (view is None or task._view is view)
-            for ident, task, _ in list(self._guests.values())
-        )
 
     def _startable(self):
         """Return how many of the waiting tasks may start now. The lock is held."""

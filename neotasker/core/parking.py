@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 from _thread import LockType
 from collections import deque
+from contextlib import suppress
 from time import sleep
 
 __all__ = ["contend", "make_parker", "release_due", "this_thread"]
@@ -49,7 +50,6 @@ def release_due(due):
     then by the next.
     """
     while due:
-        try:
+        # Until it is empty; or one was released before.
+        with suppress(IndexError, RuntimeError):
             deque(map(LockType.release, iter(due.popleft, None)), maxlen=0)
-        except (IndexError, RuntimeError):  # it is empty; or that one was released before
-            pass

@@ -109,7 +109,7 @@ cdef int start_for(Dispatcher self, TaskCore task) except -1:
         self.engage()
     except BaseException as exc:
         # The system gave no thread; anything else came from outside, as a signal handler.
-        failed = isinstance(exc, (RuntimeError, MemoryError)) and exc.__context__ is None
+        failed = isinstance(exc, (RuntimeError, MemoryError))
         if not (failed and self.threads_) and (forget(self, task, True) or not failed):
             serve_the_others(self)
             raise

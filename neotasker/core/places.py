@@ -97,13 +97,6 @@ class Places(Lanes):
             self.lose_thread()
             raise
 
-    def lose_thread(self):
-        """Note that a thread ended before it came to `work`."""
-        with self._lock:
-            if self._starting:  # else it is there nevertheless
-                self._starting -= 1
-                self._threads -= 1
-
     def _plan(self):
         """Decide on a thread to start (counted here) and one to wake. The lock is held.
 

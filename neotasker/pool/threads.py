@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from _thread import allocate_lock
@@ -154,6 +155,7 @@ class Crew:
             if initializer is None:
                 raise RuntimeError("the pool is gone, and so is what initializes its threads")
         ticket = Ticket(initializer)
+        outside = sys.exception()
         number = 0
         thread = None
         for gone in self._left:
@@ -171,11 +173,15 @@ class Crew:
             self.threads.add(thread)
             thread.start()
             ticket.give(True)
-        except BaseException:
+        except BaseException as exc:
             if not ticket.give(False):
                 if thread is not None:
                     self.threads.discard(thread)
                 self._give_back(number, ticket)
+            reason = exc.__context__
+            if isinstance(exc, RuntimeError) and reason is not None and reason is not outside:
+                # The standard's `start` stumbled over what a handler raised in it.
+                raise reason from None
             raise
 
     def _give_back(self, number: int, ticket: Ticket) -> None:

@@ -187,14 +187,14 @@ class Lane(Submitter, ThreadPoolExecutor):
 
     @property
     def _thread_name_prefix(self) -> str:  # type: ignore[override]
-        return self.pool._thread_name_prefix
+        return self.pool._thread_name_prefix or ""
 
     @property
-    def _initializer(self) -> Callable[..., None] | None:
+    def _initializer(self) -> Any:  # type: ignore[override]
         return self.pool._initializer
 
     @property
-    def _initargs(self) -> tuple[Any, ...]:
+    def _initargs(self) -> tuple[Any, ...]:  # type: ignore[override]
         return self.pool._initargs
 
     @property
