@@ -66,7 +66,9 @@ class Mailbox:
                 self._wake()
         except BaseException as exc:
             lost = items.pop(key, _GONE) is not _GONE
-            self._pass_on()
+            quiet.add(None)  # first: near the limit of recursion nothing else is possible
+            if items:
+                self._pass_on()
             if lost or not isinstance(exc, Exception):
                 raise
             # Somebody else's wake-up has come so far.

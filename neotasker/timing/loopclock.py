@@ -6,6 +6,8 @@ import asyncio
 import math
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from threading import get_ident
 from typing import Any, Literal, Protocol
 
@@ -139,33 +141,46 @@ class LoopClock:
         )
 
     def _added(self, timer: TimerCore) -> TimerCore:
-        if get_ident() == self._thread:
-            if timer.when < self._armed_for:
-                self._arm()
-            return timer
-        with self._lock:
-            sooner = timer.when < self._armed_for
+        try:
+            if get_ident() == self._thread:
+                if timer.when < self._armed_for:
+                    self._arm()
+                return timer
+            with self._lock:
+                sooner = timer.when < self._armed_for
+                if sooner:
+                    self._armed_for = timer.when
             if sooner:
-                self._armed_for = timer.when
-        if sooner:
-            self._post(self._arm)
+                self._post(self._arm)
+        except BaseException:
+            self._armed_for = math.inf  # whoever comes next arms it
+            timer.cancel()
+            # Somebody may have come meanwhile, and rely on this.
+            with suppress(BaseException):
+                self._ticker._do_later(partial(self._post, self._arm))
+            raise
         return timer
 
     def _arm(self) -> None:
         """Have the loop call when the first timer is due."""
         self._thread = get_ident()
-        with self._lock:
-            due = self._core.next_due
-            self._armed_for = math.inf if due is None else due
-        if self._handle is not None:
-            self._handle.cancel()
-        if due is None:
-            self._handle = None
-        elif self._whole_milliseconds:  # it would round, and come too early
-            pause = math.ceil((due - self._core.now()) * 1000) / 1000
-            self._handle = self._loop.call_later(max(0.0, pause), self._tick)
-        else:
-            self._handle = self._loop.call_at(due, self._tick)
+        try:
+            with self._lock:
+                due = self._core.next_due
+                self._armed_for = math.inf if due is None else due
+            before, self._handle = self._handle, None
+            if before is not None:
+                before.cancel()
+            if due is None:
+                return
+            if self._whole_milliseconds:  # it would round, and come too early
+                pause = math.ceil((due - self._core.now()) * 1000) / 1000
+                self._handle = self._loop.call_later(max(0.0, pause), self._tick)
+            else:
+                self._handle = self._loop.call_at(due, self._tick)
+        except BaseException:
+            self._armed_for = math.inf  # whoever comes next arms it
+            raise
 
     def abandon(self) -> None:
         """Forget all timers: in a forked child, which has not got the loop's thread."""
@@ -180,8 +195,10 @@ class LoopClock:
         # asyncio takes for due what is so but for its resolution. So must we, where the
         # clock is turned by hand and would not move on.
         self._early = getattr(self._loop, "_clock_resolution", 0.0)
-        self._core.tick()
-        self._arm()
+        try:
+            self._core.tick()
+        finally:
+            self._arm()
 
 
 class _ThroughTicker:
