@@ -21,7 +21,7 @@ from .task import Task
 
 __all__ = ["Crew", "Initializer", "ThreadSet", "is_thread_of"]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 _AFTER_INTERPRETER = "cannot schedule new futures after interpreter shutdown"
 
