@@ -11,10 +11,9 @@ import threading
 from contextvars import copy_context
 
 from ..base.clock import monotonic
-from ..base.seconds import acquire_within
-from .future import CANCELLED, FINISHED, PENDING, RUNNING, state_lock
+from .future import CANCELLED, FINISHED, RUNNING
 from .lanes import LANES, check_lane
-from .parking import make_parker, release_due, this_thread
+from .parking import make_parker, release_due, this_thread, wait_limit
 from .places import Place, Places
 from .task import TaskCore
 
@@ -170,7 +169,7 @@ class Dispatcher(Places):
         self._require_made()
         if task._dispatcher is not self:
             raise ValueError(f"{task!r} was not made by this dispatcher")
-        if task._phase in (RUNNING, FINISHED):
+        if task._look() in (RUNNING, FINISHED):
             raise ValueError(f"{task!r} was run already: make another task")
         if task._queued is not None:
             raise ValueError(f"{task!r} was queued already: make another task")
@@ -309,10 +308,8 @@ class Dispatcher(Places):
         with self._lock:
             if self._launcher is launcher:
                 return False
-        with state_lock:
-            if task._phase >= CANCELLED or task._call is None:
-                return False
-            task._phase = PENDING
+        if not task._wait_again():
+            return False
         lane = task._lane
         with self._lock:
             if task not in self._foreign:  # it has just ended, and its place is given back
@@ -411,13 +408,14 @@ class Dispatcher(Places):
         Parameters:
             timeout: seconds; None waits for ever.
         """
+        limit = wait_limit(timeout)
         with self._lock:
             if self._is_drained():
                 return True
             parker = make_parker()
             self._drainers.append(parker)
         try:
-            if acquire_within(parker, timeout):
+            if parker.acquire(True, limit):
                 return True
         except BaseException:
             self._retract(parker)

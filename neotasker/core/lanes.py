@@ -110,7 +110,8 @@ class Submitter:
         # What TaskCore.__init__ does, without the calls.
         task._phase = PENDING
         task._failed = task._waiting = False
-        task._value = task._callbacks = task._parked = task._condition_made = None
+        task._value = None
+        task._log = []
         task._queued = task._started = task._finished = None
         task._call = (fn, args, kwargs, copy_context())
         task._lane = lane = self._lane

@@ -16,9 +16,10 @@ import threading
 from _thread import LockType
 from collections import deque
 from contextlib import suppress
+from operator import index
 from time import sleep
 
-__all__ = ["contend", "make_parker", "release_due", "this_thread"]
+__all__ = ["contend", "make_parker", "release_due", "this_thread", "wait_limit"]
 
 this_thread = threading.local()
 """``dispatcher``: the one that this thread serves; ``place``: as what."""
@@ -53,3 +54,30 @@ def release_due(due):
         # Until it is empty; or one was released before.
         with suppress(IndexError, RuntimeError):
             deque(map(LockType.release, iter(due.popleft, None)), maxlen=0)
+
+
+def wait_limit(timeout):
+    """Return a timeout as a lock takes it, in seconds: -1 for ever, 0 not at all.
+
+    As the standard has it, what is not above 0 is no time, nan among it; as it has it not, what
+    is longer than a lock can wait is as long as that.
+
+    Parameters:
+        timeout: an int or a float of seconds; None waits for ever.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if timeout is None:
+        return -1
+    kind = type(timeout)
+    try:
+        if not timeout > 0:
+            return 0
+        if kind is not float and not isinstance(timeout, float):
+            timeout = index(timeout)
+    except TypeError:
+        raise TypeError(
+            f"a timeout is an int or a float of seconds, or None, not {timeout!r}"
+        ) from None
+    return min(timeout, threading.TIMEOUT_MAX)

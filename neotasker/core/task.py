@@ -8,19 +8,18 @@ hides it from the garbage collector until it can be part of a cycle.
 
 from __future__ import annotations
 
+import threading
+
 from ..base.clock import monotonic
 from .future import (
-    CANCELLED,
     FINISHED,
     PENDING,
     RUNNING,
     FutureCore,
     Waiters,
-    state_acquire,
-    state_lock,
-    state_release,
+    follow,
+    log_callback,
 )
-from .parking import contend
 
 __all__ = ["TaskCore"]
 
@@ -86,12 +85,20 @@ class TaskCore(FutureCore):
 
     def _begin(self):
         """Move to running; return False if the task was cancelled."""
-        with state_lock:
-            if self._phase != PENDING:
-                return False
-            self._phase = RUNNING
-        self._started = monotonic()
+        now = monotonic()
+        if not self._set_running(now):
+            return False
+        self._started = now
         return True
+
+    def _wait_again(self):
+        """Move from running to pending again; return False if the task has ended."""
+        log = self._log
+        if log is None or self._call is None:
+            return False
+        step = (PENDING, False, monotonic())
+        log.append(step)
+        return follow(log, step) is step
 
     def _end(self, failed, value):
         """End the running task and drop what it held."""
@@ -107,18 +114,27 @@ class TaskCore(FutureCore):
 
         Returns:
             True if the call returned and nobody was called back, else None.
+
+        Raises:
+            KeyboardInterrupt: the call did, in the main thread, whose code is to hear of it.
         """
-        if not state_acquire(False):
-            contend(state_acquire)
-        if self._phase != PENDING:
-            state_release()
+        log = self._log
+        if log is None:
             return None
-        self._phase = RUNNING
-        state_release()
         # Where a thread was free already, it is no later than the task came.
-        self._started = monotonic() if now is None else max(now, self._queued)
-        fn, args, kwargs, context = self._call
+        started = monotonic() if now is None else max(now, self._queued)
+        step = (RUNNING, False, started)
+        log.append(step)
+        known = len(log)
+        if (
+            known != 1
+            and not (known == 2 and type(log[0]) is list)  # of those who wait
+            and follow(log, step) is not step
+        ):
+            return None
+        self._started = started
         try:
+            fn, args, kwargs, context = self._call
             if kwargs:
                 value = context.run(fn, *args, **kwargs)
             elif args:
@@ -128,38 +144,44 @@ class TaskCore(FutureCore):
         except BaseException as exc:
             fn = args = kwargs = context = self._call = None
             self._finished = monotonic()
-            self._settle(FINISHED, True, exc)
-            self = None  # the traceback would hold the future that holds it
+            self._end_in_pool(True, exc, None, now is not None)
+            try:
+                if isinstance(exc, KeyboardInterrupt) and _is_main_thread():
+                    self._seen = True
+                    raise
+            finally:
+                self = None  # the traceback would hold the future that holds it
             return None
         else:
             fn = args = kwargs = context = self._call = None
             self._finished = monotonic()
-            if not state_acquire(False):
-                contend(state_acquire)
-            if self._condition_made is None and self._phase == RUNNING:
-                self._value = value
-                self._phase = FINISHED
-                state_release()
-                if self._parked is not None or self._callbacks is not None:
-                    if self._callbacks is not None:
-                        self._wake()
-                        return None
-                    self._wake()
+            if len(log) == 1:
+                step = (FINISHED, False, value)
+                log.append(step)
+                if len(log) == 2:  # there is nobody to be told
+                    self._value = value
+                    self._phase = FINISHED
+                    self._log = None
+                    return True
+                self._end_in_pool(False, value, step, now is not None)
+            elif len(log) == 2 and (type(log[0]) is list or type(log[1]) is list):
+                step = (FINISHED, False, value)
+                log.append(
+                    step
+                )  # somebody is to be told; if nothing else has happened, it counts
+                self._end_in_pool(False, value, step, now is not None)
             else:
-                state_release()
-                self._settle(FINISHED, False, value)
-                return None
-            return True
+                self._end_in_pool(False, value, None, now is not None)
+            return None if _calls_back(log) else True
 
-    def cancel(self):
-        """Cancel the task unless it runs or has finished; return whether it is cancelled.
-
-        A waiting task leaves its lane, and whoever waits for it is woken at once.
-        """
-        with state_lock:
-            if self._phase >= CANCELLED:
-                return self._phase == CANCELLED
-        return self._settle(CANCELLED, False, None) or self._phase == CANCELLED
+    def _end_in_pool(self, failed, value, step, in_pool):
+        """End the task that this thread has run, which lives on whatever callbacks raise."""
+        try:
+            self._settle(FINISHED, failed, value, step, in_pool)
+        except BaseException as exc:
+            if not in_pool and isinstance(exc, KeyboardInterrupt) and _is_main_thread():
+                raise
+            log_callback(self)
 
     def _withdraw(self):
         """Leave the lane and let go of the call, before the callbacks are called."""
@@ -168,3 +190,21 @@ class TaskCore(FutureCore):
         if dispatcher is not None:
             dispatcher._forget(self)
         self._call = None
+
+    def cancel(self):
+        """Cancel the task unless it runs or has finished; return whether it is cancelled.
+
+        A waiting task leaves its lane, and whoever waits for it is woken at once.
+        """
+        return FutureCore.cancel(self)
+
+
+def _is_main_thread():
+    return threading.get_ident() == threading.main_thread().ident
+
+
+def _calls_back(log):
+    """Return whether a log holds callbacks, and not only those who wait."""
+    return any(
+        type(thing) is list for things in log if type(things) is list for thing in things
+    )
