@@ -166,9 +166,7 @@ class TaskCore(FutureCore):
                 self._end_in_pool(False, value, step, now is not None)
             elif len(log) == 2 and (type(log[0]) is list or type(log[1]) is list):
                 step = (FINISHED, False, value)
-                log.append(
-                    step
-                )  # somebody is to be told; if nothing else has happened, it counts
+                log.append(step)  # it counts, if nothing but waiters has come before
                 self._end_in_pool(False, value, step, now is not None)
             else:
                 self._end_in_pool(False, value, None, now is not None)
