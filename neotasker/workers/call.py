@@ -13,6 +13,10 @@ from ..base.signatures import parameters_of
 __all__ = ["Call", "call_with_item", "check_callable", "is_async", "keywords_of"]
 
 
+INERT = frozenset((type(None), bool, int, float, str, bytes, list, tuple, dict))
+"""Types of results that there is nothing to see about, but that False stops a worker."""
+
+
 class Call:
     """What a worker runs in one life: target, keywords, context, and how.
 

@@ -18,6 +18,7 @@ from ...host import Host
 from ...loops.port import running_loop
 from ..call import Call
 from .stores import Fifo, Inbox, Keyed, Store
+from .tokens import Tokens
 from .turns import TurnLife
 
 __all__ = ["QueueLife", "QueueOptions"]
@@ -49,21 +50,31 @@ class QueueLife(TurnLife):
     in which they came, those of one key one after another. A putter that waits is woken
     when there is room.
 
-    Where there is no bound items are posted to an inbox, which costs next to nothing; a
-    turn that fetches sorts them into the store. Where there is one they are put into the
-    store under the lock. A turn ends under the lock, after a look into both, so that no
-    item is left behind.
+    Items are posted to an inbox, which costs next to nothing and has no part of the rest:
+    a put takes nothing that a turn might wait for. A turn that fetches sorts the inbox into
+    the store. Where there is a bound a put first takes a token of the room that there is,
+    and the fetch puts it back, then looks for putters; these note that they wait, then try
+    once more.
+
+    One turn at a time sorts and takes from the store: the one that has the sorter's token.
+    Others do not wait for it. They leave word of what they have processed or give back, and
+    end if they find nothing; who has the token looks for word when it has put that back,
+    and then engages a turn if there is something to fetch.
     """
 
     __slots__ = (
         "_after_get",
         "_before_get",
-        "_bound",
         "_chunk",
+        "_errands",
         "_held",
         "_key",
+        "_most",
         "_putters",
+        "_room",
+        "_sorter",
         "inbox",
+        "post",
         "store",
     )
 
@@ -84,41 +95,55 @@ class QueueLife(TurnLife):
         """
         super().__init__(worker, host, call, options.concurrency, options.batch, port, executor)
         self.store: Store = Fifo() if options.key is None else Keyed()
-        self.inbox = None if options.maxsize else Inbox(self.engage)
-        self._bound = options.maxsize
+        self.inbox = Inbox(self.engage, self.store.append)
+        self._room = Tokens(options.maxsize) if options.maxsize else None
+        self.post = None if options.maxsize or options.key else self.inbox.post
+        self._sorter = Tokens(1)
+        self._errands: deque[tuple[Any, list[Any] | None]] = deque()
         self._key = options.key
         self._before_get = options.before_get
         self._after_get = options.after_get
         self._putters: deque[Callable[[], object]] = deque()
         self._held: dict[int, list[Any]] = {}  # what turns have fetched, by identity
-        if self._bound or options.has_hooks or options.batch is not None:
+        if self._room is not None or options.has_hooks or options.batch is not None:
             self._chunk = 1
         elif options.key is not None:
             self._chunk = _KEYED_CHUNK
         else:
             self._chunk = _CHUNK if options.concurrency == 1 else 1
+        self._most = self._batch or self._chunk
 
     def __len__(self) -> int:
-        with self.lock:
-            waiting = len(self.store) + sum(len(gots) for gots in self._held.values())
-            return waiting if self.inbox is None else waiting + len(self.inbox)
+        held = list(self._held.values())
+        return len(self.inbox) + len(self.store) + sum(map(len, held))
 
     # Putting.
 
     def put(self, item: Any, timeout: float | None = None) -> None:
         """Add an item; wait for room, as `BackgroundQueueWorker.put_threadsafe` says."""
         entry = item if self._key is None else self._with_key(item)
-        if self.inbox is not None:
-            if not self.inbox.post(entry):
-                raise self.closed()
-            return
-        with self.lock:
-            accepted = self._try_put(entry)
-            enter = accepted and self._engage()
-        if enter:
-            self.enter()
-        elif not accepted:
-            self._put_when_room(entry, timeout)
+        if self._room is not None and not self._room.take():
+            self._wait_for_room(timeout)
+        self._post(entry)
+
+    async def put_async(self, item: Any) -> None:
+        """Add an item; wait for room without blocking the loop."""
+        entry = item if self._key is None else self._with_key(item)
+        while self._room is not None and not self._room.take():
+            room = asyncio.get_running_loop().create_future()
+            wake = partial(room.get_loop().call_soon_threadsafe, _settle, room)
+            self._putters.append(wake)
+            woken = False
+            try:
+                self._check_open()
+                if self._room.take():
+                    break
+                await room
+                woken = True
+            finally:
+                if not woken:
+                    self._withdraw(wake)
+        self._post(entry)
 
     def _with_key(self, item: Any) -> tuple[Hashable, Any]:
         assert self._key is not None
@@ -126,26 +151,42 @@ class QueueLife(TurnLife):
         hash(key)
         return key, item
 
-    def _try_put(self, entry: Any) -> bool:
-        """Add an entry if there is room. The lock is held.
+    def _post(self, entry: Any) -> None:
+        """Add an entry for which there is room.
 
         Raises:
             WorkerNotStarted: the life is closed.
         """
+        try:
+            if self.inbox.post(entry):
+                return
+        except BaseException:  # nobody could be woken, and it was taken back
+            self._make_room(1)
+            raise
+        self._make_room(1)
+        raise self.closed()
+
+    def _check_open(self) -> None:
         if not self.open:
             raise self.closed()
-        if len(self.store) >= self._bound:
-            return False
-        self.store.append(entry)
-        return True
 
     def _full(self) -> QueueFull:
+        assert self._room is not None
         return QueueFull(
-            f"the queue of worker {self._title} holds {self._bound} items already "
-            f"(maxsize={self._bound}): put later, raise maxsize or concurrency, or await put()"
+            f"the queue of worker {self._title} holds {self._room.count} items already "
+            f"(maxsize={self._room.count}): put later, raise maxsize or concurrency, or "
+            "await put()"
         )
 
-    def _put_when_room(self, entry: Any, timeout: float | None) -> None:
+    def _wait_for_room(self, timeout: float | None) -> None:
+        """Take a place for an item as soon as there is one.
+
+        Raises:
+            QueueFull: there was none in time, or the caller must not wait.
+            WorkerNotStarted: the life is closed.
+        """
+        assert self._room is not None
+        self._check_open()
         # Who keeps a loop or a turn of this worker from getting on would wait for himself.
         if running_loop() is not None or self.inside():
             raise self._full()
@@ -154,136 +195,127 @@ class QueueLife(TurnLife):
             parker = threading.Lock()
             parker.acquire()
             wake = parker.release
-            with self.lock:
-                accepted = self._try_put(entry)
-                enter = accepted and self._engage()
-                if not accepted:
-                    self._putters.append(wake)
-            if accepted:
-                if enter:
-                    self.enter()
-                return
-            left = None if deadline is None else deadline - monotonic()
+            self._putters.append(wake)
+            woken = False
             try:
+                self._check_open()
+                if self._room.take():
+                    return
+                left = None if deadline is None else deadline - monotonic()
                 woken = acquire_within(parker, left)
-            except BaseException:
-                self._withdraw(wake)
-                raise
-            if not woken:
-                self._withdraw(wake)
-                raise self._full()
-
-    async def put_async(self, item: Any) -> None:
-        """Add an item; wait for room without blocking the loop."""
-        if self.inbox is not None:
-            self.put(item)
-            return
-        entry = item if self._key is None else self._with_key(item)
-        while True:
-            loop = asyncio.get_running_loop()
-            room = loop.create_future()
-            wake = partial(loop.call_soon_threadsafe, _settle, room)
-            with self.lock:
-                accepted = self._try_put(entry)
-                enter = accepted and self._engage()
-                if not accepted:
-                    self._putters.append(wake)
-            if accepted:
-                if enter:
-                    self.enter()
+                if not woken:
+                    raise self._full()
+            finally:
+                if not woken:
+                    self._withdraw(wake)
+            if self._room.take():
                 return
-            try:
-                await room
-            except BaseException:
-                self._withdraw(wake)
-                raise
 
     def _withdraw(self, wake: Callable[[], object]) -> None:
         """Wait no more; pass the wake-up on if it has come already."""
-        with self.lock:
-            if wake in self._putters:
-                self._putters.remove(wake)
+        try:
+            self._putters.remove(wake)
+        except ValueError:
+            self._wake_putters(1)
+
+    def _make_room(self, count: int) -> None:
+        """Put back the places of so many items."""
+        if self._room is not None:
+            for _ in range(count):
+                self._room.put()
+            self._wake_putters(count)
+
+    def _wake_putters(self, most: int) -> None:
+        for _ in range(most):
+            try:
+                wake = self._putters.popleft()
+            except IndexError:
                 return
-            other = self._putters.popleft() if self._putters else None
-        if other is not None:
-            _call_quietly(other)
+            with contextlib.suppress(RuntimeError):  # its loop is closed, nobody waits
+                wake()
 
     # Fetching.
 
     def _ready(self) -> bool:
-        if self.inbox is not None:
-            for entry in self.inbox.take_all():
-                self.store.append(entry)
-        return self.store.ready()
+        if not self._sorter:
+            return False  # who has it will look
+        return bool(self._errands or len(self.inbox) or self.store.ready())
 
     def _fetch(self, ticket: Any) -> tuple[Any, list[Any]]:
         if self._before_get is not None:
             self._call_hook(self._before_get)
-        with self.lock:
-            self._done(ticket)
-            if not ((self.open or self.drains) and self._ready()):
-                raise IndexError
-            line, items = self.store.take(self._batch or self._chunk)
-            putters = [self._putters.popleft() for _ in items if self._putters]
-            gots = items
-            if self._batch is not None:
-                gots = [items]
-            else:
-                gots.reverse()
-            self._held[id(gots)] = gots
-            enter = self._engage()
-        for wake in putters:
-            _call_quietly(wake)
-        if enter:
-            self.enter()
+        if ticket is not None:
+            line, held = ticket
+            del self._held[id(held)]
+            if line is not None:
+                self._errands.append((line, None))
+        taken: tuple[Any, list[Any]] | None = None
+        while self._sorter.take():
+            try:
+                self._sort()
+                if taken is None and (self.open or self.drains) and self.store.ready():
+                    taken = self.store.take(self._most)
+            finally:
+                self._sorter.put()
+            if not self._errands:
+                break
+        if taken is None:
+            raise IndexError
+        line, items = taken
+        gots = items
+        if self._batch is not None:
+            gots = [items]
+        elif len(gots) > 1:
+            gots.reverse()
+        self._held[id(gots)] = gots
+        if self._room is not None:
+            self._make_room(len(items))
+        if self._width > 1:
+            self._engage_if_ready()
         if self._after_get is not None:
             for item in items:
                 self._call_hook(self._after_get, item)
         return (line, gots), gots
 
-    def _done(self, ticket: Any) -> None:
-        """Note that what was fetched is processed. The lock is held."""
-        if ticket is not None:
-            line, gots = ticket
-            del self._held[id(gots)]
+    def _sort(self) -> None:
+        """See to what others have left word of. The sorter's token was taken."""
+        while self._errands:
+            line, items = self._errands.popleft()
+            if items is not None:
+                self.store.put_back(line, items)
             self.store.done(line)
+        self.inbox.sort()
 
     def _give_back(self, ticket: Any, gots: list[Any]) -> None:
         line, held = ticket
-        with self.lock:
-            del self._held[id(held)]
-            if self._batch is not None:
-                items = [item for got in gots for item in got]
-            else:
-                items = gots[::-1]
-            self.store.put_back(line, items)
-            self.store.done(line)
+        del self._held[id(held)]
+        if self._batch is not None:
+            items = [item for got in gots for item in got]
+        else:
+            items = gots[::-1]
+        if items or line is not None:
+            self._errands.append((line, items))
+        while self._errands and self._sorter.take():
+            try:
+                self._sort()
+            finally:
+                self._sorter.put()
 
     # Life.
 
     def _prepare_close(self, drain: bool) -> None:
         super()._prepare_close(drain)
-        if self.inbox is not None:
-            self.inbox.close()
+        self.inbox.close()
 
     def _on_close(self) -> None:
-        with self.lock:
-            putters, self._putters = list(self._putters), deque()
-        for wake in putters:
-            _call_quietly(wake)
+        self._wake_putters(len(self._putters))
         super()._on_close()
 
     def _rest(self) -> list[Any]:
-        with self.lock:
-            self._ready()
-            return self._interrupted + self.store.rest()
+        self._sort()
+        return self._interrupted + self.store.rest()
 
 
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _call_quietly(wake: Callable[[], object]) -> None:
-    with contextlib.suppress(RuntimeError):  # its loop is closed, nobody waits any more
-        wake()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,7 +17,6 @@ from ...loops.port import running_loop
 from ..call import Call
 from ..in_loop import LoopRuns, is_own_cancellation
 from .drain import QueueOptions
-from .stores import Fifo
 from .turns import TurnLife
 
 __all__ = ["LoopQueueLife"]
@@ -51,8 +51,8 @@ class LoopQueueLife(TurnLife):
         "_hooks",
         "_late_puts",
         "_marked",
+        "handed",
         "queue",
-        "store",
     )
 
     def __init__(
@@ -70,7 +70,7 @@ class LoopQueueLife(TurnLife):
         self._on_loop = is_async
         self._direct = is_async and options.concurrency == 1
         self._hooks = options.before_get, options.after_get
-        self.store = Fifo()  # what is on its way to a turn
+        self.handed: deque[list[Any]] = deque()  # what is on its way to turns
         self.queue = queue
         self._getting = False  # a get waits for an item
         self._halted = False  # and was cancelled by us
@@ -95,9 +95,7 @@ class LoopQueueLife(TurnLife):
                     ) from None
                 future.result()
             return
-        with self.lock:
-            self._check_open()
-            self.putting += 1
+        self._begin_put()
         if not driver.post(partial(self._accept, item)):
             self._was_put()
             raise self.closed()
@@ -119,17 +117,19 @@ class LoopQueueLife(TurnLife):
         if not self.open:
             raise self.closed()
 
+    def _begin_put(self) -> None:
+        self._putting.append(None)  # first: who closes looks for it after that
+        if not self.open:
+            self._was_put()
+            raise self.closed()
+
     def _was_put(self) -> None:
-        with self.lock:
-            self.putting -= 1
-            closed = not self.open
-        if closed:
+        self._putting.pop()
+        if not self.open:
             self._driver().wake_threadsafe()
 
     async def _put(self, item: Any) -> None:
-        with self.lock:
-            self._check_open()
-            self.putting += 1
+        self._begin_put()
         try:
             await self._put_when_possible(item)
         finally:
@@ -189,8 +189,8 @@ class LoopQueueLife(TurnLife):
         """Get items and see to them, until the life is closed."""
         driver = self._driver()
         before_get, after_get = self._hooks
-        while self.open or (self.drains and (self.putting or not self._is_empty())):
-            if self.turns >= self._width or not (self.open or not self._is_empty()):
+        while self.open or (self.drains and (self._putting or not self._is_empty())):
+            if not self._free or not (self.open or not self._is_empty()):
                 await driver.sleep()
                 continue
             if before_get is not None:
@@ -211,19 +211,15 @@ class LoopQueueLife(TurnLife):
             if self._direct:
                 await self._run_here(items)
             else:
-                with self.lock:
-                    for one in items:
-                        self.store.append(one)
-                    self.turns += 1
-                self.enter()
+                self.handed.append(items)
+                self.engage()
         for late in list(self._late_puts):
             late.cancel()
         while True:
-            if not self.putting:
+            if not self._putting:
                 await self._put_mark()
-            with self.lock:
-                if self._is_over():
-                    return
+            if self._is_over():
+                return
             await driver.sleep()
 
     async def _get(self) -> Any:
@@ -301,9 +297,8 @@ class LoopQueueLife(TurnLife):
 
     async def _run_here(self, items: list[Any]) -> None:
         got = items if self._batch is not None else items[0]
-        with self.lock:
-            self.turns += 1
-            self.on += 1
+        self._free.take()
+        self._on.append(None)
         self.tally.runs += 1
         run, timeout = self.call.bound, self.call.timeout
         try:
@@ -317,29 +312,26 @@ class LoopQueueLife(TurnLife):
             if result is False:
                 self.returned(result)
         finally:
-            with self.lock:
-                self.turns -= 1
-                self.on -= 1
+            self._on.pop()
+            self._free.put()
         self._task_done(len(items))
 
     # Turns.
 
     def _ready(self) -> bool:
-        return self.store.ready()
+        return bool(self.handed)
 
     def _fetch(self, ticket: Any) -> tuple[Any, list[Any]]:
         if ticket is not None:
             self._done(ticket)
-        with self.lock:
-            if not (self.open or self.drains):
-                raise IndexError
-            _, items = self.store.take(self._batch or 1)
+        if not (self.open or self.drains):
+            raise IndexError
+        items = self.handed.popleft()
         return len(items), items if self._batch is None else [items]
 
     def _give_back(self, ticket: Any, gots: list[Any]) -> None:
         if gots:
-            with self.lock:
-                self.store.put_back(None, gots if self._batch is None else gots[0])
+            self.handed.appendleft(gots if self._batch is None else gots[0])
         else:
             self._done(ticket)
 
@@ -394,7 +386,7 @@ class LoopQueueLife(TurnLife):
 
     async def _put_mark(self) -> None:
         """Put the mark into a queue of the program's own class, if it is empty; once."""
-        if self._marked or self.putting or not self._is_empty():
+        if self._marked or self._putting or not self._is_empty():
             return
         self._marked = True
         try:
@@ -409,8 +401,8 @@ class LoopQueueLife(TurnLife):
             logger.debug("worker %s: no stop mark in its queue: %r", self._title, exc)
 
     def _rest(self) -> list[Any]:
-        with self.lock:
-            rest = self._interrupted + self.store.rest()
+        rest = self._interrupted + [item for items in self.handed for item in items]
+        self.handed.clear()
         while True:
             try:
                 item = self._get_now()

@@ -18,42 +18,41 @@ logger = Reporter("neotasker")
 class Inbox:
     """Items in the order in which they came, on their way from many threads to a store.
 
-    Guarantees: `post` costs next to nothing; the first item after a `take_all` calls
-    *wake*. After `close` nothing is accepted.
+    Guarantees: `post` costs next to nothing, and may be called anywhere; the first item
+    after a `sort` calls *wake*. After `close` nothing is accepted. An item that was
+    accepted comes to the store once.
 
-    Assumes: every other method is called under the lock of the owner.
+    Assumes: one call of `sort` at a time.
     """
 
-    __slots__ = ("_last", "_mailbox", "_taken", "post")
+    __slots__ = ("_append", "_last", "_mailbox", "post")
 
-    def __init__(self, wake: Callable[[], object]) -> None:
-        self._taken: list[Any] = []
-        self._last: list[Any] = []  # what was on its way at the close
-        self._mailbox: Mailbox = Mailbox(wake, self._taken.append)
+    def __init__(self, wake: Callable[[], object], append: Callable[[Any], object]) -> None:
+        self._append = append
+        self._last: deque[Any] = deque()  # what was on its way at the close
+        self._mailbox: Mailbox = Mailbox(wake, append)
         self.post: Callable[[Any], bool] = self._mailbox.post
         """Add an item; return False if that is too late."""
 
     def __len__(self) -> int:
         return len(self._mailbox) + len(self._last)
 
-    def take_all(self) -> list[Any]:
-        """Take all that has come, in order."""
+    def sort(self) -> None:
+        """Hand all that has come to the store, in order."""
         if len(self._mailbox):
             self._mailbox.drain()
-        items = [*self._taken, *self._last] if self._taken or self._last else []
-        self._taken.clear()
-        self._last.clear()
-        return items
+        while self._last:
+            self._append(self._last.popleft())
 
     def close(self) -> None:
         """Accept nothing from now on."""
-        self._last += self._mailbox.close()
+        self._last.extend(self._mailbox.close())
 
 
 class Fifo:
     """Items in the order in which they came.
 
-    Assumes: every method is called under the lock of the owner.
+    Assumes: one call at a time, by who has the sorter's token; `ready` and ``len`` apart.
     """
 
     __slots__ = ("_items", "append")
@@ -109,8 +108,8 @@ class _Line:
 class Keyed:
     """One line per key: from each, one `take` at a time; the lines take turns.
 
-    Assumes: every method is called under the lock of the owner, a reentrant one: hash
-    and equality of keys are the user's code.
+    Assumes: one call at a time, by who has the sorter's token; `ready` and ``len`` apart.
+    Hash and equality of keys are the user's code, which may put or stop while it is called.
     """
 
     __slots__ = ("_count", "_lines", "_ready", "_serial")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextvars import Context
 from functools import partial
 from queue import Full
 from threading import get_ident
@@ -14,11 +15,12 @@ from ...base.report import Reporter
 from ...errors import WorkerNotStarted
 from ...host import Host
 from ...pool.launcher import keeps_threads
-from ..call import Call
+from ..call import INERT, Call
 from ..in_loop import LoopRuns, is_own_cancellation, timed
 from ..in_pool import hand_over
 from ..life import Life
 from .pace import Pace
+from .tokens import Tokens
 
 __all__ = ["TurnLife"]
 
@@ -27,35 +29,61 @@ logger = Reporter("neotasker")
 _RETRY = 1.0  # seconds until a turn that the pool would not take is handed to it again
 
 
+class _Drain:
+    """How far a turn in the pool has come, from one context to the next."""
+
+    __slots__ = ("ended", "gots", "more", "pace", "ticket")
+
+    def __init__(self) -> None:
+        self.pace = Pace()
+        self.ticket: Any = None
+        self.gots: list[Any] = []
+        self.ended = False
+        self.more = False  # the quantum was over before there was nothing left
+
+
 class TurnLife(Life):
     """A life that works through items in turns.
 
+    A *turn* fetches items until there is none, or its quantum is over: in a thread of the
+    pool, or on the loop.
+
     Guarantees: at most *width* runs at once; what was fetched is run, or given back when
     the life is closed. The life ends when the last turn has, whatever waits to begin: a
-    turn that has not begun is void, unless the life drains.
+    turn that has not begun is void, unless the life drains. All this holds whatever a
+    finalizer, signal handler or another thread does between any two steps.
 
-    A *turn* fetches items until there is none, or its quantum is over: in a thread of the
-    pool, or on the loop. ``turns`` counts those that are on or about to be, ``on`` those
-    that have begun.
+    No lock is needed for that, and none would do: a reentrant one does not keep out the
+    thread that has it. Two rules take its place. A turn needs one of *width* tokens, which
+    is taken and put back by one operation each. And who changes something leaves word
+    first, then looks: a put adds its item, then tries for a token; a turn puts its token
+    back, then looks for items; a turn notes that it has begun, then looks whether the life
+    is closed; a close says that it is, then looks for turns that have begun. Of two that
+    meet one sees the other, and if both do no harm is done: what follows, a turn that finds
+    nothing or the end of a life that has ended, may come twice.
+
+    Assumes: ``append`` and ``pop`` of lists are atomic, and order what is before and after.
     """
 
     __slots__ = (
         "_batch",
         "_executor",
+        "_free",
         "_interrupted",
         "_main_done",
+        "_on",
         "_on_loop",
+        "_putting",
         "_threads",
+        "_unclosed",
+        "_unended",
         "_width",
         "drains",
         "driver",
-        "on",
-        "putting",
-        "turns",
     )
 
-    inbox: Any = None
-    """Where items may be posted without more ado, if that is all there is to do."""
+    post: Any = None
+    """Adds an item and returns False if that is too late, where this is all of a put."""
 
     def __init__(
         self,
@@ -77,15 +105,17 @@ class TurnLife(Life):
             executor: in place of the host's pool, for a plain one.
         """
         super().__init__(worker, host, call)
-        self.turns = 0
-        self.on = 0
         self.drains = False  # closed, and to process what it holds
-        self.putting = 0  # puts that are under way outside the lock
+        self._free = Tokens(width)  # a turn that is on or about to be has taken one
+        self._on: list[None] = []  # one for each turn that has begun
+        self._putting: list[None] = []  # one for each put that is under way
+        self._unclosed = Tokens(1)
+        self._unended = Tokens(1)
         self._width = width
         self._batch = batch
         self._executor = executor
         self._interrupted: list[Any] = []  # items whose run was cancelled
-        self._threads: set[int] = set()  # those of the turns in the pool
+        self._threads: list[int] = []  # those of the turns in the pool
         self._main_done = False  # the worker's task has ended
         self._on_loop = port is not None  # where the turns are
         self.driver: LoopRuns | None = None
@@ -103,7 +133,7 @@ class TurnLife(Life):
         raise NotImplementedError
 
     def _ready(self) -> bool:
-        """Return whether there is something to fetch. The lock is held."""
+        """Return whether there is something to fetch that nobody is fetching."""
         raise NotImplementedError
 
     def _fetch(self, ticket: Any) -> tuple[Any, list[Any]]:
@@ -145,39 +175,40 @@ class TurnLife(Life):
 
     # Turns begin and end.
 
-    def _engage(self) -> bool:
-        """Count one more turn, to be entered, if that makes sense. The lock is held."""
-        if self.turns >= self._width or not self.begun or not self._ready():
-            return False
-        self.turns += 1
-        return True
-
     def engage(self) -> None:
         """See that a turn fetches what there is."""
-        with self.lock:
-            enter = (self.open or self.drains) and self._engage()
-        if enter:
+        if self.begun and (self.open or self.drains) and self._free.take():
             self.enter()
 
+    def _engage_if_ready(self) -> None:
+        """See that a turn fetches what there is, if there is anything."""
+        if self._ready():
+            self.engage()
+
     def enter(self) -> None:
-        """Make a turn, which is counted already, begin soon: from any thread."""
+        """Make a turn, whose token was taken, begin soon: from any thread."""
         if self._on_loop:
             assert self.driver is not None
             if self._width == 1:
                 self.driver.wake_threadsafe()
-            else:
-                self.driver.post(self._spawn)
+            elif not self.driver.post(self._spawn):
+                self._lose_turn(None)
             return
         executor = self._executor or self.host.thread_pool.executor
+        if not keeps_threads(executor):
+            if self._begin_turn():
+                self._send(None, [])
+            return
         try:
-            if keeps_threads(executor):
-                self._submit(self._turn, (), {}).add_done_callback(self._on_turn_done)
-                return
+            # In an empty context: a turn is not to see that of who puts.
+            task = Context().run(self._submit, self._turn, (), {})
         except (RuntimeError, MemoryError, Full) as exc:
             self._lose_turn(exc)
-            return
-        if self._begin_turn():
-            self._send(None, [])
+        except BaseException:
+            self._lose_turn(None)
+            raise
+        else:
+            task.add_done_callback(self._on_turn_done)
 
     def _submit(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -194,57 +225,56 @@ class TurnLife(Life):
 
     def _lose_turn(self, exc: BaseException | None) -> None:
         """Account for a turn that has not begun, and will not."""
-        with self.lock:
-            self.turns -= 1
-            over = self._is_over()
-            again = self.open and self.host.active
-        if over:
-            self._all_left()
-        elif again:
-            if exc is not None:
-                logger.error("worker %s: its run was refused: %s", self._title, exc)
-            self.host.ticker.call_later(_RETRY, self.engage)
+        self._free.put()
+        if self.open:
+            if self.host.active:
+                if exc is not None:
+                    logger.error("worker %s: its run was refused: %s", self._title, exc)
+                self.host.ticker.call_later(_RETRY, self.engage)
+        elif self._free.all_back():
+            self.drains = False  # there is nobody to do it
+        self._look_over()
 
     def _begin_turn(self) -> bool:
         """Mark a turn as begun; return False if it is void, as the life is closed."""
-        with self.lock:
-            if self.open or self.drains:
-                self.on += 1
-                return True
-            self.turns -= 1
-            return False
+        self._on.append(None)
+        if self.open or self.drains:
+            return True
+        self._on.pop()
+        self._free.put()
+        self._look_over()
+        return False
 
     def _pause_turn(self) -> bool:
         """Mark a turn as one that is to begin again; return False if it is not to."""
-        with self.lock:
-            self.on -= 1
-            if self.open or self.drains:
-                return True
-            self.turns -= 1
-            over = self._is_over()
-        if over:
-            self._all_left()
+        self._on.pop()
+        if self.open or self.drains:
+            return True
+        self._free.put()
+        self._look_over()
         return False
 
     def _leave(self) -> bool:
         """End a turn; return False if there is more for it to do."""
-        with self.lock:
-            if (self.open or self.drains) and self._ready():
-                return False
-            self.on -= 1
-            self.turns -= 1
-            over = self._is_over()
-        if over:
-            self._all_left()
+        self._on.pop()
+        self._free.put()
+        # Who comes from now on finds the token; who came before has left word.
+        if (self.open or self.drains) and self._ready() and self._free.take():
+            self._on.append(None)
+            return False
+        self._look_over()
         return True
 
     def _is_over(self) -> bool:
-        """Return whether nothing more will be processed. The lock is held."""
-        if self.open or self.putting:
+        """Return whether nothing more will be processed."""
+        if self.open or self._putting or self._on:
             return False
-        return not (self.turns if self.drains else self.on)
+        return not self.drains or (self._free.all_back() and not self._ready())
 
-    def _all_left(self) -> None:
+    def _look_over(self) -> None:
+        """End the life if it is over: after each step that may be the last."""
+        if not self._is_over():
+            return
         if self.driver is None or self._main_done or self.driver.is_loose():
             self.end()
         else:
@@ -262,12 +292,16 @@ class TurnLife(Life):
     def _turn(self) -> None:
         if not self._begin_turn():
             return
-        context = self.call.context.copy()
         ident = get_ident()
         while True:
-            self._threads.add(ident)
-            more = context.run(self._drain)
-            self._threads.discard(ident)
+            self._threads.append(ident)
+            try:
+                more = self._work()
+            except BaseException:
+                self._on.pop()
+                raise
+            finally:
+                self._threads.remove(ident)
             if more:
                 if self._pause_turn():
                     self.enter()
@@ -275,22 +309,34 @@ class TurnLife(Life):
             if self._leave():
                 return
 
-    def _drain(self) -> bool:
-        """Run what there is; return whether the quantum was over before that."""
+    def _work(self) -> bool:
+        """Run what there is; return whether the quantum was over before that.
+
+        Each run has a copy of its own of the context of who started the worker. Where that
+        is empty one serves as long as it stays so, which costs next to nothing.
+        """
+        starter = self.call.context
+        drain = _Drain()
+        while not drain.ended:
+            context = starter.copy()
+            context.run(self._drain, drain, None if len(starter) else context)
+        return drain.more
+
+    def _drain(self, drain: _Drain, context: Context | None) -> None:
+        """Run what there is, as long as *context*, in which it is done, is empty."""
         run, checks, tally = self.call.bound, self.call.checks_result, self.tally
         single = self._width == 1
-        pace = Pace()
-        ticket: Any = None
-        gots: list[Any] = []
+        pace = drain.pace
+        ticket, gots = drain.ticket, drain.gots
         while True:
             if not gots:
                 try:
                     ticket, gots = self._fetch(ticket)
                 except IndexError:
-                    return False
+                    break
             if not (self.open or self.drains):
                 self._give_back(ticket, gots)
-                return False
+                break
             got = gots.pop()
             if single:
                 tally.runs += 1
@@ -301,12 +347,17 @@ class TurnLife(Life):
             except BaseException:
                 self.failed()
             else:
-                if result is False or checks:
+                if result is False or checks or type(result) not in INERT:
                     self.returned(result)
             pace.count += 1
             if pace.count >= pace.every and pace.is_over():
                 self._give_back(ticket, gots)
-                return True
+                drain.more = True
+                break
+            if context is None or len(context):
+                drain.ticket, drain.gots = ticket, gots
+                return
+        drain.ended = True
 
     # In an executor elsewhere.
 
@@ -359,21 +410,26 @@ class TurnLife(Life):
         assert driver is not None
         while True:
             await driver.sleep()
-            if self._width == 1 and self.turns:
+            if self._width == 1 and not self._free:
                 await self._turn_on_loop([])
-            with self.lock:
-                if self._is_over():
-                    return
+            if self._is_over():
+                return
 
     def _spawn(self) -> None:
         assert self.driver is not None
         begun: list[bool] = []
-        task = self.driver.port.create_task(
-            self._turn_on_loop(begun),
-            name=f"{self.worker._name} turn",
-            context=self.call.context.copy(),
-            since=self.host.ticker.now(),
-        )
+        coro = self._turn_on_loop(begun)
+        try:
+            task = self.driver.port.create_task(
+                coro,
+                name=f"{self.worker._name} turn",
+                context=self.call.context.copy(),
+                since=self.host.ticker.now(),
+            )
+        except BaseException as exc:  # the loop has a task factory of the user's
+            coro.close()
+            self._lose_turn(exc)
+            return
         task.add_done_callback(partial(self._on_child_done, begun))
 
     def _on_child_done(self, begun: list[bool], task: asyncio.Task[Any]) -> None:
@@ -439,27 +495,47 @@ class TurnLife(Life):
         if self.open:
             logger.warning("worker %s: its task was cancelled", self._title)
             self.stop_worker()
-        with self.lock:
-            self.drains = False
-            self._main_done = True
-            over = self._is_over()
-        if over:
+        self.drains = False
+        self._main_done = True
+        if self._is_over():
             self.end()
 
     # Life.
 
+    @property
+    def turns(self) -> int:
+        """How many turns are on or about to be."""
+        return self._free.taken
+
+    @property
+    def on(self) -> int:
+        """How many turns have begun."""
+        return len(self._on)
+
+    def begin(self) -> None:
+        """Set out, or end if the worker was stopped before it came to that."""
+        self.begun = True  # first: who closes asks whether there will be anybody to drain
+        self.after = None
+        if self.open or self.drains:
+            self._begin()
+        else:
+            self.end()
+
     def _begin(self) -> None:
         if self.driver is not None:
             self.driver.begin()
-        with self.lock:  # items may have come, if this life follows another
-            enter = self._engage() or (self.drains and not self.turns)
-            if enter:
-                self.turns = max(1, self.turns)
-        if enter:
-            self.enter()
+        if self.drains or self._ready():  # items may have come, if this life follows another
+            self.engage()
 
-    def _is_wanted(self) -> bool:
-        return self.open or self.drains
+    def close(self, drain: bool = False) -> None:
+        """Let no run begin from now on; end at once if none is on."""
+        if not self.open or not self._unclosed.take():
+            return
+        self._prepare_close(drain)  # first, as it is asked for when the life is not open
+        self.open = False
+        self._on_close()
+        if self.after is None and self._is_idle():
+            self.end()
 
     def _prepare_close(self, drain: bool) -> None:
         self.drains = drain and (self.begun or self.after is not None)
@@ -470,28 +546,26 @@ class TurnLife(Life):
         return not self.drains and self._is_over()
 
     def _on_close(self) -> None:
-        with self.lock:
-            enter = self.drains and self.begun and not self.turns
-            if enter:
-                self.turns += 1
-        if enter:
+        if self.drains and self.begun and self._free.take():
             self.enter()
         elif self.driver is not None and self.driver.task is not None:
             self.driver.wake_threadsafe()
 
     def hurry(self) -> None:
         """Drain no more."""
-        with self.lock:
-            if self.open or not self.drains:
-                return
-            self.drains = False
-            over = self._is_over()
-        if over:
-            self._all_left()
+        if self.open or not self.drains:
+            return
+        self.drains = False
+        self._look_over()
+
+    def end(self) -> None:
+        """Tell everybody that the last run has ended."""
+        if self._unended.take():
+            super().end()
 
     def current_task(self) -> Any:
         """Return something true while a turn is on or about to be, else None."""
-        return self if self.turns else None
+        return None if self._free.all_back() else self
 
     def inside(self) -> bool:
         """Return whether the caller is a turn, or in the loop."""

@@ -155,8 +155,8 @@ class BackgroundQueueWorker(BackgroundAsyncWorker):
         life: Any = self._life
         if life is None:
             self._running_life("put_threadsafe()")
-        elif item is not None and life.inbox is not None and self._key is None:
-            if not life.inbox.post(item):
+        elif item is not None and life.post is not None:
+            if not life.post(item):
                 raise life.closed()
         elif item is None and self._queue_class is None:
             self.stop(wait=False, drain=True)
