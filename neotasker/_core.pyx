@@ -41,6 +41,7 @@ from .base.report import Reporter
 from .base.seconds import SHORTEST as _SHORTEST
 from .base.seconds import real_seconds as _real_seconds
 from .base.seconds import too_short as _too_short
+from .base.targets import check_callback, check_task
 from .errors import QueueFull
 
 cdef extern from "_platform.h":
@@ -69,7 +70,8 @@ cdef extern from "_platform.h":
     void nt_hide(PyObject *op)
     void nt_lend(PyObject *op)
     void nt_hand_over(PyObject *op)
-    bint nt_is_coroutine_function(object fn)
+    bint nt_is_plain(object fn, bint runs)
+    bint nt_may_wait(object result)
     object nt_new(object type, object no_args)
     object nt_call_named(object fn, tuple names, tuple values)
     PyObject *nt_copy_context() except? NULL

@@ -114,13 +114,13 @@ def stop(wait: bool | float = True) -> None:
         signal.signal(signal.SIGINT, on_sigint)
 
 
-def spawn(func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+def spawn(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
     """Run a call in the pool, and report nothing."""
     logger.debug("embed: spawning %r, args %r, kwargs %r", func, args, kwargs)
     task_supervisor.spawn(func, *args, **kwargs)
 
 
-def call(call_id: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+def call(call_id: Any, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
     """Run a call in the pool, and report its outcome: from any thread.
 
     Parameters:
@@ -138,7 +138,9 @@ def call(call_id: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) -> N
     aloop.spawn_coroutine_threadsafe(call_async(call_id, func, *args, **kwargs))
 
 
-async def call_async(call_id: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+async def call_async(
+    call_id: Any, func: Callable[..., Any], /, *args: Any, **kwargs: Any
+) -> None:
     """Run a call in the pool, and report its outcome: from a coroutine.
 
     Parameters:
@@ -155,7 +157,7 @@ async def call_async(call_id: Any, func: Callable[..., Any], *args: Any, **kwarg
         _report(call_id, result=result)
 
 
-def call_direct(call_id: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+def call_direct(call_id: Any, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
     """Run a call here and now, and report its outcome.
 
     Parameters:

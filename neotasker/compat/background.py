@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future, wait
 from functools import partial, wraps
@@ -14,6 +13,7 @@ from ..base.known_as import also_known_as, known_as
 from ..base.priority import TASK_NORMAL, lane_of
 from ..base.progress import TT_COROUTINE, TT_MP, TT_THREAD, kind_of
 from ..base.seconds import check_delay, wait_in_parts
+from ..base.targets import check_called
 from ..loops.gate import CoroutineFuture
 from ..loops.port import ForeignLoop, LoopPort
 from ..pool.task import Task
@@ -72,7 +72,7 @@ def background_task(f: Callable[..., Any] | None = None, /, **options: Any) -> A
 
     @wraps(f)
     def start(*args: Any, **kwargs: Any) -> Future[Any]:
-        return starter.start(*args, **kwargs)
+        return starter.start(args, kwargs)
 
     return start
 
@@ -85,7 +85,8 @@ class _Starter:
         self._supervisor = options.get("supervisor")
         self._loop = options.get("loop")
         self._tt = kind_of(_given(options, "tt", TT_THREAD))
-        self._is_coroutine = self._tt == TT_COROUTINE or inspect.iscoroutinefunction(f)
+        kind = check_called("the target of a task", f)
+        self._is_coroutine = self._tt == TT_COROUTINE or kind in ("async", "awaitable")
         self._priority = _given(options, "priority", TASK_NORMAL)
         lane_of(self._priority)
         delay = options.get("delay")
@@ -95,7 +96,7 @@ class _Starter:
             raise TypeError(f"the callback must be callable, not {callback!r}")
         self._callback = callback
 
-    def start(self, *args: Any, **kwargs: Any) -> Future[Any]:
+    def start(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
         supervisor = _supervisor(self._supervisor)
         started: Future[Any]
         if self._is_coroutine:

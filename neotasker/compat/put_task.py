@@ -5,13 +5,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from inspect import CO_COROUTINE
-from types import FunctionType
+from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..base.priority import TASK_NORMAL, lane_of
 from ..base.progress import TT_COROUTINE, TT_THREAD, TaskType, kind_of
 from ..base.seconds import check_delay
+from ..base.signatures import parameters_of
+from ..base.targets import NOT_PLAIN
 from ..lifecycle.start import SupervisorLife
 from ..pool.pool import TaskPool
 from ..pool.task import Task, check_target
@@ -67,7 +68,11 @@ class PutTask(SupervisorLife):
         sends_id = _takes_task_id(target) if _send_task_id is None else _send_task_id
         usual = not delay and delay is not False and tt is TT_THREAD
         if usual and not (task_id or worker or sends_id) and self._pool.queue_size is None:
-            if type(target) is not FunctionType or target.__code__.co_flags & CO_COROUTINE:
+            if (
+                type(target) is not FunctionType
+                or target.__code__.co_flags & NOT_PLAIN
+                or target.__dict__
+            ):
                 check_target(target)
             lane = lane_of(priority)
             task: Task[T] = self._dispatcher.make(target, tuple(args), dict(kwargs or ()), lane)
@@ -200,12 +205,16 @@ def _traits(
 
 def _takes_task_id(target: Callable[..., Any]) -> bool:
     """Return whether *target* has a parameter ``_task_id``."""
-    code = getattr(target, "__code__", None) or getattr(
-        getattr(target, "__func__", None), "__code__", None
-    )
-    if code is None:
+    if type(target) is FunctionType:
+        code = target.__code__
+        return "_task_id" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    if type(target) is BuiltinFunctionType:
         return False
-    return "_task_id" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    parameters = parameters_of(target)
+    return parameters is not None and any(
+        p.name == "_task_id" and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        for p in parameters
+    )
 
 
 def _hand_result(callback: Callable[[Any], object], task: Task[Any]) -> None:

@@ -271,13 +271,27 @@ static inline int nt_is_untouched(PyObject *context) {
 #endif
 }
 
-/* Whether calling it only makes a coroutine: for functions and methods. */
-static inline int nt_is_coroutine_function(PyObject *fn) {
+/* Whether it can be seen at a glance that a call runs the code, and that nobody has marked it
+   as one that makes a coroutine; a generator function does not run it, but may be called. */
+static inline int nt_is_plain(PyObject *fn, int runs) {
+    int flags = CO_COROUTINE | CO_ITERABLE_COROUTINE | CO_ASYNC_GENERATOR;
     if (PyMethod_Check(fn)) {
         fn = PyMethod_GET_FUNCTION(fn);
     }
-    return PyFunction_Check(fn)
-        && (((PyCodeObject *)PyFunction_GET_CODE(fn))->co_flags & CO_COROUTINE) != 0;
+    if (PyFunction_Check(fn)) {
+        PyFunctionObject *function = (PyFunctionObject *)fn;
+        if (runs) {
+            flags |= CO_GENERATOR;
+        }
+        return function->func_dict == NULL
+            && (((PyCodeObject *)function->func_code)->co_flags & flags) == 0;
+    }
+    return PyCFunction_CheckExact(fn) || PyType_CheckExact(fn);
+}
+
+/* Whether a result may be something that waits to be run: a coroutine, or a generator. */
+static inline int nt_may_wait(PyObject *result) {
+    return Py_TYPE(result)->tp_as_async != NULL || PyGen_CheckExact(result);
 }
 
 /* Call with nothing but keywords, whose names and values are tuples of one length. */

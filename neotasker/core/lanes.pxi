@@ -175,15 +175,10 @@ cdef bint retract(Dispatcher self, Parker **head, Parker *parker, bint woken) no
 cdef int check_target(object fn) except -1:
     """Refuse what a pool thread cannot call."""
     cdef object inner = fn
-    if not PyCallable_Check(fn):
-        raise TypeError(f"the target must be callable, not {fn!r}")
     while type(inner) is _partial:
         inner = inner.func
-    if nt_is_coroutine_function(inner):
-        raise TypeError(
-            f"{fn!r} is a coroutine function, which a pool thread cannot await: "
-            "give its coroutine to an aloop (aloop.spawn_coroutine_threadsafe)"
-        )
+    if not nt_is_plain(inner, False):
+        check_task(fn)
     return 0
 
 

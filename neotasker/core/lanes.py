@@ -9,45 +9,28 @@ middle; here they stay in their queue, marked, until they are met or many.
 
 from __future__ import annotations
 
-import functools
-import logging
 import threading
 from collections import deque
-from contextlib import suppress
 from contextvars import copy_context
 from types import BuiltinFunctionType, FunctionType
 
 from ..base.clock import monotonic
 from ..base.priority import UNLIMITED
+from ..base.report import Reporter
+from ..base.targets import check_task
 from ..errors import QueueFull
 from .future import CANCELLED, PENDING
 from .parking import contend, make_parker, release_due, this_thread
 
 __all__ = ["CRITICAL", "Lanes", "Submitter", "check_lane"]
 
-logger = logging.getLogger("neotasker")
+logger = Reporter("neotasker")
 
 CRITICAL = 0  # the index of the lane that nothing holds back
 LANES = 4
-CO_COROUTINE = 0x80
+ASYNC = 0x380  # flags of functions whose calls make something to be awaited, or iterated so
 
 _new = object.__new__
-
-
-def check_target(fn):
-    """Refuse what a pool thread cannot call."""
-    if not callable(fn):
-        raise TypeError(f"the target must be callable, not {fn!r}")
-    inner = fn
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    inner = getattr(inner, "__func__", inner)
-    code = getattr(inner, "__code__", None)
-    if code is not None and getattr(code, "co_flags", 0) & CO_COROUTINE:
-        raise TypeError(
-            f"{fn!r} is a coroutine function, which a pool thread cannot await: "
-            "give its coroutine to an aloop (aloop.spawn_coroutine_threadsafe)"
-        )
 
 
 def check_lane(lane):
@@ -102,9 +85,9 @@ class Submitter:
             raise RuntimeError("cannot schedule new futures after shutdown")
         kind = type(fn)
         if kind is not BuiltinFunctionType and (
-            kind is not FunctionType or fn.__code__.co_flags & CO_COROUTINE
+            kind is not FunctionType or fn.__code__.co_flags & ASYNC or fn.__dict__
         ):
-            check_target(fn)
+            check_task(fn)
         dispatcher = self._dispatcher
         task = _new(dispatcher._task_type)
         # What TaskCore.__init__ does, without the calls.
@@ -297,8 +280,7 @@ class Lanes:
 
     def _report_thread(self):
         """Say that a thread could not be started, in an ``except``; whatever handlers do."""
-        with suppress(BaseException):
-            logger.exception("a pool thread could not be started; %d serve on", self._threads)
+        logger.exception("a pool thread could not be started; %d serve on", self._threads)
 
     def _count(self, lane):
         """Return how many tasks wait in a lane. The lock is held."""

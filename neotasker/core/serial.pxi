@@ -205,7 +205,7 @@ cdef class SerialCore:
                 except BaseException:
                     self.life.failed()
                 else:
-                    if result is False or self.checks:
+                    if result is False or self.checks or nt_may_wait(result):
                         self.life.returned(result)
         except BaseException:
             end_turn(self, begun)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from contextvars import Context
 from threading import get_ident
 
+from ..base.targets import INERT
+
 __all__ = ["SerialCore", "Tally"]
 
 
@@ -318,7 +320,7 @@ class SerialCore:
                 except BaseException:
                     life.failed()
                 else:
-                    if result is False or self._checks:
+                    if result is False or self._checks or type(result) not in INERT:
                         life.returned(result)
         finally:
             self._thread = 0

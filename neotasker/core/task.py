@@ -24,6 +24,11 @@ from .future import (
 __all__ = ["TaskCore"]
 
 
+def call(fn, args, kwargs):
+    """Call a function: in a context, whose own method may have parameters of such names."""
+    return fn(*args, **kwargs)
+
+
 class TaskCore(FutureCore):
     """One call: what to run, in which lane, and when it was queued, started and ended.
 
@@ -136,7 +141,7 @@ class TaskCore(FutureCore):
         try:
             fn, args, kwargs, context = self._call
             if kwargs:
-                value = context.run(fn, *args, **kwargs)
+                value = context.run(call, fn, args, kwargs)
             elif args:
                 value = context.run(fn, *args)
             else:

@@ -269,8 +269,8 @@ cdef TimerCore add_timer(
     cdef Clockwork *works = self.works
     cdef TimerCore timer
     cdef bint rouse
-    if not PyCallable_Check(callback):
-        raise TypeError(f"the callback of a timer must be callable, not {callback!r}")
+    if not nt_is_plain(callback, True):
+        check_callback(callback)
     if periodic is NULL:
         timer = TimerCore.__new__(TimerCore)
     else:

@@ -11,10 +11,12 @@ import threading
 from collections import deque
 from contextlib import suppress
 from functools import partial
+from types import BuiltinFunctionType, FunctionType
 
 from ..base.clock import monotonic
 from ..base.report import Reporter
 from ..base.seconds import SHORTEST, real_seconds, too_short
+from ..base.targets import NOT_PLAIN, check_callback
 from .heap import Heap
 from .parking import make_parker
 from .timer import FAR, POLICIES, SKIP, TimerCore, finite, slack_of
@@ -81,8 +83,11 @@ class TickerCore(Heap):
         return 0.0 if self._by_hand else slack
 
     def _add(self, when, interval, policy, callback, args, slack):
-        if not callable(callback):
-            raise TypeError(f"the callback of a timer must be callable, not {callback!r}")
+        kind = type(callback)
+        if kind is not BuiltinFunctionType and (
+            kind is not FunctionType or callback.__code__.co_flags & NOT_PLAIN
+        ):
+            check_callback(callback)
         timer = object.__new__(self._timer_type)
         timer._callback = callback
         timer._args = args

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import datetime
-import inspect
 import math
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any, Literal
 from ..base.known_as import also_known_as, known_as
 from ..base.priority import TASK_NORMAL, lane_of
 from ..base.report import Reporter
+from ..base.targets import INERT, check_called, close_unseen
 from ..core import JobCore, TimerCore
 from ..pool.launcher import OwnRun, has_strayed, keeps_threads
 from ..timing.cron import Cron
@@ -68,8 +68,7 @@ class AsyncJob(JobCore, OwnRun):
         name: str | None = None,
     ) -> None:
         """Make a job; see `AsyncJobScheduler.create_threadsafe`."""
-        if not callable(target):
-            raise TypeError(f"the target of a job must be callable, not {target!r}")
+        kind = check_called("the target of a job", target)
         if overlap not in _OVERLAPS:
             raise ValueError(f"overlap must be 'skip', 'allow' or 'queue', not {overlap!r}")
         if missed not in _POLICIES:
@@ -107,9 +106,8 @@ class AsyncJob(JobCore, OwnRun):
             self._limit = 1
         self._until = _epoch(until)
         self._policy: Missed = missed
-        self._is_async = inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(
-            getattr(target, "__call__", None)  # noqa: B004
-        )
+        self._is_async = kind in ("async", "awaitable")
+        self._told_of_result = False
         self._scheduler = scheduler
         self._lock = scheduler._lock
         self._context = contextvars.copy_context()
@@ -123,7 +121,7 @@ class AsyncJob(JobCore, OwnRun):
         if self.args or self.kwargs:
             self._call = partial(self.target, *self.args, **self.kwargs)
         self._is_simple = (
-            self._is_async and overlap != "allow" and until is None and self._limit == math.inf
+            kind == "async" and overlap != "allow" and until is None and self._limit == math.inf
         )
 
     # Looking.
@@ -423,7 +421,9 @@ class AsyncJob(JobCore, OwnRun):
         threads.add(ident)
         self._began = began = self._scheduler._now()
         try:
-            self._call()
+            result = self._call()
+            if type(result) not in INERT:
+                self._see_to_result(result)
         except BaseException as exc:
             self._failed(exc)
         finally:
@@ -439,6 +439,19 @@ class AsyncJob(JobCore, OwnRun):
                 self._scheduler._count_out_of_pool()
         if again:
             self._hand_over()
+
+    def _see_to_result(self, result: Any) -> None:
+        """Close what the target has returned in place of running it, and say so once."""
+        what = close_unseen(result)
+        if what is not None and not self._told_of_result:
+            self._told_of_result = True
+            logger.error(
+                "job %s: its target %r has returned %s, which nobody will run: make the target "
+                "async, or have it return what it has done",
+                self.name,
+                self.target,
+                what,
+            )
 
     def _failed(self, exc: BaseException) -> None:
         self.last_error = exc

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from asyncio.events import _get_running_loop
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
@@ -12,6 +11,7 @@ from types import CoroutineType
 from typing import Any, TypeVar
 
 from ..base.clock import monotonic
+from ..base.targets import is_async
 from ..errors import AloopError
 from .gate import CoroutineFuture, LoopGate
 
@@ -54,7 +54,7 @@ class LoopPort:
             AloopError: the loop does not run; the coroutine was closed.
         """
         if type(coro) is not CoroutineType and not asyncio.iscoroutine(coro):
-            hint = ": call it first" if inspect.iscoroutinefunction(coro) else ""
+            hint = ": call it first" if is_async(coro) else ""
             raise TypeError(f"a coroutine is needed, not {coro!r}{hint}")
         gate = self._gate
         if gate is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import inspect
 import uuid
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from ..base.known_as import also_known_as, known_as
 from ..base.priority import LANES, Priority
 from ..base.progress import TT_THREAD, Progress, TaskType
+from ..base.targets import check_task
 from ..core import TaskCore
 
 __all__ = [
@@ -129,19 +129,6 @@ class Task(TaskCore, Progress, Future[T]):
         return asyncio.wrap_future(self).__await__()
 
 
-def check_target(fn: Callable[..., Any]) -> None:
-    """Refuse what a pool thread cannot call, at once and not when its time has come.
-
-    Raises:
-        TypeError: *fn* cannot be called, or is a coroutine function.
-    """
-    if not callable(fn):
-        raise TypeError(f"the target must be callable, not {fn!r}")
-    if inspect.iscoroutinefunction(fn):
-        raise TypeError(
-            f"{fn!r} is a coroutine function, which a pool thread cannot await: "
-            "give its coroutine to an aloop (aloop.spawn_coroutine_threadsafe)"
-        )
-
+check_target = check_task
 
 also_known_as("neotasker.task", __name__)

@@ -9,9 +9,10 @@ from typing import Any
 
 from ..base.known_as import also_known_as, known_as, parted
 from ..base.report import Reporter
+from ..base.targets import INERT, check_callback, close_unseen
 from ..core import Dispatcher
 from ..errors import SupervisorNotStarted
-from ..pool.task import Task, check_target
+from ..pool.task import Task
 from .ticker import Missed, Ticker
 
 __all__ = ["PooledTimer"]
@@ -44,7 +45,7 @@ class PooledTimer:
         missed: Missed = "skip",
     ) -> None:
         """Set a timer; see ``TaskSupervisor.call_later`` and ``call_every``."""
-        check_target(fn)
+        check_callback(fn)
         self.interval = interval
         self.runs = 0
         self._ticker = ticker
@@ -58,6 +59,7 @@ class PooledTimer:
         self._task: Task[Any] | None = None  # the run that waits or runs
         self._cancelled = False
         self._missed = 0
+        self._told_of_result = False
         self._owed = 0  # fires to make up for
         self._late_since: float | None = None
         if interval is None:
@@ -126,6 +128,8 @@ class PooledTimer:
     def _ended(self, task: Task[Any]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("exception in timer callback %r", self._fn, exc_info=error)
+        elif not task.cancelled() and type(result := task.result()) not in INERT:
+            self._see_to_result(result)
         again: Task[Any] | None = None
         with self._lock:
             self._task = None
@@ -141,6 +145,18 @@ class PooledTimer:
                 self._timer = self._ticker.call_every(self.interval, self._fire, missed="delay")
         if again is not None:
             self._enter(again)
+
+    def _see_to_result(self, result: Any) -> None:
+        """Close what the callback has returned in place of running it, and say so once."""
+        what = close_unseen(result)
+        if what is not None and not self._told_of_result:
+            self._told_of_result = True
+            logger.error(
+                "timer callback %r has returned %s, which nobody will run: have it give that "
+                "to an aloop (aloop.spawn_coroutine_threadsafe), or return what it has done",
+                self._fn,
+                what,
+            )
 
     def __repr__(self) -> str:
         every = "once" if self.interval is None else f"every {self.interval} s"

@@ -14,11 +14,12 @@ from ..base.priority import TASK_NORMAL, lane_of
 from ..base.recursion import require_room
 from ..base.report import Reporter
 from ..base.seconds import seconds, wait_seconds
+from ..base.targets import check_called
 from ..errors import AloopError, NeotaskerError, WorkerNotStarted
 from ..host import Host
 from ..loops.port import ForeignLoop, LoopPort
 from ..pool.pool import check_executor
-from .call import Call, call_with_item, check_callable, is_async, keywords_of
+from .call import Call, call_with_item, check_arguments, check_callable, keywords_of
 from .in_loop import LoopRuns
 from .in_pool import PoolRuns
 from .life import Life, RunsFactory, Tally
@@ -55,6 +56,7 @@ class Worker:
 
     _is_worker = True
     _target_is_async = False
+    _told_of_result = False  # that a run has returned what nobody will run
 
     # Override these.
 
@@ -225,7 +227,7 @@ class Worker:
 
     # Starting.
 
-    def start(self, *args: Any, **kwargs: Any) -> bool:
+    def start(self, /, *args: Any, **kwargs: Any) -> bool:
         """Start the worker.
 
         If runs of a start before are still on, which a stop did not wait for, the first
@@ -283,7 +285,7 @@ class Worker:
             self.after_start()
             return True
 
-    def restart(self, *args: Any, **kwargs: Any) -> bool:
+    def restart(self, /, *args: Any, **kwargs: Any) -> bool:
         """Stop the worker, wait for its runs unless called by one, and start it again.
 
         Parameters:
@@ -308,8 +310,8 @@ class Worker:
                 f"worker {self._title} has no target: give fn=, assign its attribute run, "
                 "or override run in a subclass"
             )
-        check_callable(f"the target of worker {self._title}", run)
-        self._target_is_async = is_async(run)
+        kind = check_called(f"the target of worker {self._title}", run)
+        self._target_is_async = kind in ("async", "awaitable")
         return run
 
     def _make_call(self, kwargs: dict[str, Any], positional: int = 0) -> Call:
@@ -332,6 +334,7 @@ class Worker:
             for name in _OFFERED:
                 if name not in taken and (name == "_worker" or name not in given):
                     del offered[name]
+        check_arguments(self._title, run, (None,) * positional + args, offered)
         timeout = None
         if self._timeout is not None and self._target_is_async:
             timeout = seconds("timeout", self._timeout, above=True)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import contextvars
-import inspect
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ..base.signatures import parameters_of
+from ..base.signatures import parameters_of, why_not_called
+from ..base.targets import INERT, close_unseen, is_async
 
-__all__ = ["Call", "call_with_item", "check_callable", "is_async", "keywords_of"]
+__all__ = [
+    "INERT",
+    "Call",
+    "call_with_item",
+    "check_arguments",
+    "check_callable",
+    "is_async",
+    "keywords_of",
+    "see_to_result",
+]
 
-
-INERT = frozenset((type(None), bool, int, float, str, bytes, list, tuple, dict))
-"""Types of results that there is nothing to see about, but that False stops a worker."""
+logger = logging.getLogger("neotasker")
 
 
 class Call:
@@ -66,15 +74,6 @@ def _bind(run: Callable[..., Any], kwargs: dict[str, Any], positional: int) -> A
     return lambda: run(_worker=worker, _name=name, o=o)
 
 
-def is_async(fn: Callable[..., Any]) -> bool:
-    """Return whether calling *fn* makes a coroutine."""
-    return inspect.iscoroutinefunction(fn) or (
-        not inspect.isroutine(fn)
-        and not isinstance(fn, partial)
-        and inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
-    )
-
-
 def check_callable(what: str, value: Any) -> None:
     """Raise TypeError, naming *what*, unless *value* can be called."""
     if not callable(value):
@@ -82,7 +81,7 @@ def check_callable(what: str, value: Any) -> None:
 
 
 def call_with_item(
-    run: Callable[..., Any], args: tuple[Any, ...], item: Any, **kwargs: Any
+    run: Callable[..., Any], args: tuple[Any, ...], item: Any, /, **kwargs: Any
 ) -> Any:
     """Call a target with an item before the arguments of the start."""
     return run(item, *args, **kwargs)
@@ -93,11 +92,6 @@ def keywords_of(fn: Callable[..., Any], positional: int) -> frozenset[str] | Non
 
     The first *positional* parameters are not counted, as they are given otherwise.
     """
-    code = getattr(fn, "__code__", None) or getattr(
-        getattr(fn, "__func__", None), "__code__", None
-    )
-    if code is not None and code.co_flags & inspect.CO_VARKEYWORDS:
-        return None
     parameters = parameters_of(fn)
     if parameters is None or any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
@@ -105,3 +99,44 @@ def keywords_of(fn: Callable[..., Any], positional: int) -> frozenset[str] | Non
     named = [p for p in ordered[positional:] if p.kind is p.POSITIONAL_OR_KEYWORD]
     named += [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     return frozenset(p.name for p in named)
+
+
+def check_arguments(
+    title: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Refuse at the start a target that no run could call.
+
+    Parameters:
+        title: the worker's, for people to read.
+        fn: the target.
+        args: what a run gives by position, or something in its place.
+        kwargs: what it gives by name.
+
+    Raises:
+        TypeError: the target does not take that.
+    """
+    reason = why_not_called(fn, args, kwargs)
+    if reason is None:
+        return
+    parameters = parameters_of(fn)
+    if parameters and parameters[0].name in ("self", "cls"):
+        way = "it is a method without its object: give the method of one (thing.method)"
+    else:
+        way = "give start() what is missing, or the parameters a default"
+    raise TypeError(
+        f"worker {title}: no run could call its target, {fn!r}: {reason}. {way.capitalize()}"
+    )
+
+
+def see_to_result(worker: Any, fn: Any, result: Any) -> None:
+    """Close what a plain target has returned in place of running it, and say so once."""
+    what = close_unseen(result)
+    if what is not None and not worker._told_of_result:
+        worker._told_of_result = True
+        logger.error(
+            "worker %s: its target %r has returned %s, which nobody will run: make the target "
+            "async, or have it return what it has done",
+            worker._title,
+            fn,
+            what,
+        )

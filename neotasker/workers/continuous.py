@@ -13,7 +13,7 @@ from ..errors import NeotaskerError
 from ..host import Host
 from ..loops.aloop import ALoop
 from .base import Worker
-from .call import Call
+from .call import INERT, Call
 from .life import Life, RunsFactory, SerialLife
 
 __all__ = ["BackgroundAsyncWorker", "BackgroundWorker"]
@@ -134,7 +134,7 @@ class ThreadLife(Life, _Restarting):
             except BaseException:
                 self.failed()
             else:
-                if result is False or call.checks_result:
+                if result is False or call.checks_result or type(result) not in INERT:
                     self.returned(result)
             pause, self._pause = self._pause, None
             if pause is None:

@@ -17,7 +17,7 @@ from ..core import Tally
 from ..host import Host
 from ..loops.port import LoopPort, wait_on
 from ..timing.loopclock import Timing
-from .call import Call
+from .call import INERT, Call, see_to_result
 
 __all__ = [
     "Life",
@@ -270,6 +270,8 @@ class Life:
                     result = False
             except BaseException:
                 self.failed()
+        elif type(result) not in INERT:
+            see_to_result(self.worker, self.call.run, result)
         if result is False:
             self.finished()
 

@@ -122,53 +122,58 @@ class QueueLife(TurnLife):
     def put(self, item: Any, timeout: float | None = None) -> None:
         """Add an item; wait for room, as `BackgroundQueueWorker.put_threadsafe` says."""
         entry = item if self._key is None else self._with_key(item)
-        if self._room is not None and not self._room.take():
-            self._wait_for_room(timeout)
-        self._post(entry)
+        if self._room is None:
+            if not self.inbox.post(entry):
+                raise self.closed()
+        elif not self._try_put(self._room, entry):
+            self._put_when_room(self._room, entry, timeout)
 
     async def put_async(self, item: Any) -> None:
         """Add an item; wait for room without blocking the loop."""
+        if self._room is None:
+            self.put(item)
+            return
         entry = item if self._key is None else self._with_key(item)
-        while self._room is not None and not self._room.take():
+        while not self._try_put(self._room, entry):
             room = asyncio.get_running_loop().create_future()
             wake = partial(room.get_loop().call_soon_threadsafe, _settle, room)
             self._putters.append(wake)
             woken = False
             try:
-                self._check_open()
-                if self._room.take():
-                    break
+                if self._try_put(self._room, entry):  # there may be some since the last look
+                    return
                 await room
                 woken = True
             finally:
                 if not woken:
                     self._withdraw(wake)
-        self._post(entry)
+
+    def _try_put(self, room: Tokens, entry: Any) -> bool:
+        """Add an entry if there is room.
+
+        Raises:
+            WorkerNotStarted: the life is closed.
+        """
+        if not room.take():
+            if self.open:
+                return False
+            raise self.closed()
+        accepted = False
+        try:
+            accepted = self.inbox.post(entry)
+        finally:
+            if not accepted:
+                room.put()
+                self._wake_putters(1)
+        if not accepted:
+            raise self.closed()
+        return True
 
     def _with_key(self, item: Any) -> tuple[Hashable, Any]:
         assert self._key is not None
         key = self._key(item)
         hash(key)
         return key, item
-
-    def _post(self, entry: Any) -> None:
-        """Add an entry for which there is room.
-
-        Raises:
-            WorkerNotStarted: the life is closed.
-        """
-        try:
-            if self.inbox.post(entry):
-                return
-        except BaseException:  # nobody could be woken, and it was taken back
-            self._make_room(1)
-            raise
-        self._make_room(1)
-        raise self.closed()
-
-    def _check_open(self) -> None:
-        if not self.open:
-            raise self.closed()
 
     def _full(self) -> QueueFull:
         assert self._room is not None
@@ -178,15 +183,7 @@ class QueueLife(TurnLife):
             "await put()"
         )
 
-    def _wait_for_room(self, timeout: float | None) -> None:
-        """Take a place for an item as soon as there is one.
-
-        Raises:
-            QueueFull: there was none in time, or the caller must not wait.
-            WorkerNotStarted: the life is closed.
-        """
-        assert self._room is not None
-        self._check_open()
+    def _put_when_room(self, room: Tokens, entry: Any, timeout: float | None) -> None:
         # Who keeps a loop or a turn of this worker from getting on would wait for himself.
         if running_loop() is not None or self.inside():
             raise self._full()
@@ -198,8 +195,7 @@ class QueueLife(TurnLife):
             self._putters.append(wake)
             woken = False
             try:
-                self._check_open()
-                if self._room.take():
+                if self._try_put(room, entry):  # there may be some since the last look
                     return
                 left = None if deadline is None else deadline - monotonic()
                 woken = acquire_within(parker, left)
@@ -208,7 +204,7 @@ class QueueLife(TurnLife):
             finally:
                 if not woken:
                     self._withdraw(wake)
-            if self._room.take():
+            if self._try_put(room, entry):
                 return
 
     def _withdraw(self, wake: Callable[[], object]) -> None:

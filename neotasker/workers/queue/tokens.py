@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice, repeat
 from operator import length_hint
 
@@ -21,13 +22,15 @@ class Tokens:
     not laid out at once: what leaves the source is in the list by one operation, too.
     """
 
-    __slots__ = ("_source", "_stock", "count")
+    __slots__ = ("_source", "_stock", "count", "put")
 
     def __init__(self, count: int) -> None:
         self.count = count
         self._source = repeat(None, count)
         self._stock: list[None] = []
         self._stock.extend(islice(self._source, _CHUNK))
+        self.put = partial(self._stock.append, None)
+        """Put one back. It needs no frame of Python, of which there may be no more."""
 
     def take(self) -> bool:
         """Take one; return False if there is none."""
@@ -45,9 +48,15 @@ class Tokens:
             return False
         return True
 
-    def put(self) -> None:
-        """Put one back."""
-        self._stock.append(None)
+    def move(self, into: list[None]) -> bool:
+        """Take one and append it to a list, in one step; return False if there is none."""
+        if not self._stock and self.count > _CHUNK:
+            self._stock.extend(islice(self._source, _CHUNK))
+        try:
+            into.extend(map(list.pop, (self._stock,)))
+        except IndexError:
+            return False
+        return True
 
     @property
     def taken(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from _thread import start_new_thread
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextvars import Context
@@ -27,6 +28,15 @@ __all__ = ["TurnLife"]
 logger = Reporter("neotasker")
 
 _RETRY = 1.0  # seconds until a turn that the pool would not take is handed to it again
+
+
+def _take(tokens: list[None]) -> bool:
+    """Take a token out of a list; return False if it is empty."""
+    try:
+        tokens.pop()
+    except IndexError:
+        return False
+    return True
 
 
 class _Drain:
@@ -55,7 +65,8 @@ class TurnLife(Life):
 
     No lock is needed for that, and none would do: a reentrant one does not keep out the
     thread that has it. Two rules take its place. A turn needs one of *width* tokens, which
-    is taken and put back by one operation each. And who changes something leaves word
+    goes from hand to hand by one operation each: free, queued while the turn is about to be,
+    taken from there by who begins it. And who changes something leaves word
     first, then looks: a put adds its item, then tries for a token; a turn puts its token
     back, then looks for items; a turn notes that it has begun, then looks whether the life
     is closed; a close says that it is, then looks for turns that have begun. Of two that
@@ -74,6 +85,7 @@ class TurnLife(Life):
         "_on",
         "_on_loop",
         "_putting",
+        "_queued",
         "_threads",
         "_unclosed",
         "_unended",
@@ -107,6 +119,7 @@ class TurnLife(Life):
         super().__init__(worker, host, call)
         self.drains = False  # closed, and to process what it holds
         self._free = Tokens(width)  # a turn that is on or about to be has taken one
+        self._queued: list[None] = []  # one for each turn that is about to be
         self._on: list[None] = []  # one for each turn that has begun
         self._putting: list[None] = []  # one for each put that is under way
         self._unclosed = Tokens(1)
@@ -177,8 +190,19 @@ class TurnLife(Life):
 
     def engage(self) -> None:
         """See that a turn fetches what there is."""
-        if self.begun and (self.open or self.drains) and self._free.take():
+        if self.begun and (self.open or self.drains) and self._free.move(self._queued):
+            try:
+                self.enter()
+            except BaseException:  # whatever has come of that; it needs a fresh stack
+                start_new_thread(self._enter_again, ())
+                raise
+
+    def _enter_again(self) -> None:
+        """Do what may be half done. A turn that is entered twice begins once."""
+        try:
             self.enter()
+        except BaseException as exc:
+            self._lose_turn(exc)
 
     def _engage_if_ready(self) -> None:
         """See that a turn fetches what there is, if there is anything."""
@@ -186,7 +210,7 @@ class TurnLife(Life):
             self.engage()
 
     def enter(self) -> None:
-        """Make a turn, whose token was taken, begin soon: from any thread."""
+        """Make a turn that is queued begin soon: from any thread."""
         if self._on_loop:
             assert self.driver is not None
             if self._width == 1:
@@ -202,11 +226,10 @@ class TurnLife(Life):
         try:
             # In an empty context: a turn is not to see that of who puts.
             task = Context().run(self._submit, self._turn, (), {})
+        except RecursionError:
+            raise
         except (RuntimeError, MemoryError, Full) as exc:
             self._lose_turn(exc)
-        except BaseException:
-            self._lose_turn(None)
-            raise
         else:
             task.add_done_callback(self._on_turn_done)
 
@@ -225,6 +248,8 @@ class TurnLife(Life):
 
     def _lose_turn(self, exc: BaseException | None) -> None:
         """Account for a turn that has not begun, and will not."""
+        if not _take(self._queued):
+            return
         self._free.put()
         if self.open:
             if self.host.active:
@@ -237,6 +262,8 @@ class TurnLife(Life):
 
     def _begin_turn(self) -> bool:
         """Mark a turn as begun; return False if it is void, as the life is closed."""
+        if not _take(self._queued):
+            return False  # it was entered twice
         self._on.append(None)
         if self.open or self.drains:
             return True
@@ -246,9 +273,10 @@ class TurnLife(Life):
         return False
 
     def _pause_turn(self) -> bool:
-        """Mark a turn as one that is to begin again; return False if it is not to."""
+        """Queue a turn that is on once more; return False if it is not to begin again."""
         self._on.pop()
         if self.open or self.drains:
+            self._queued.append(None)
             return True
         self._free.put()
         self._look_over()
@@ -410,7 +438,7 @@ class TurnLife(Life):
         assert driver is not None
         while True:
             await driver.sleep()
-            if self._width == 1 and not self._free:
+            if self._width == 1 and self._queued:
                 await self._turn_on_loop([])
             if self._is_over():
                 return
@@ -546,7 +574,7 @@ class TurnLife(Life):
         return not self.drains and self._is_over()
 
     def _on_close(self) -> None:
-        if self.drains and self.begun and self._free.take():
+        if self.drains and self.begun and self._free.move(self._queued):
             self.enter()
         elif self.driver is not None and self.driver.task is not None:
             self.driver.wake_threadsafe()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 from ...base.known_as import known_as
+from ...base.targets import is_async
 from ...host import Host
 from ..continuous import BackgroundAsyncWorker
 from ..life import Life
@@ -117,20 +117,21 @@ class BackgroundQueueWorker(BackgroundAsyncWorker):
             self._hook_if_overridden("before_queue_get"),
             self._hook_if_overridden("after_queue_get"),
         )
-        is_async = self._target_is_async
         if self._queue_class is None:
-            port = self._port(loop) if is_async else None
+            port = self._port(loop) if self._target_is_async else None
             life = QueueLife(self, host, call, options, port, self._executor)
             self._queue = ItemQueue(life, self._maxsize)
             return life
         queue = self._queue = _make_queue(self._queue_class, self._maxsize)
-        if not inspect.iscoroutinefunction(queue.get):
-            port = self._port(loop) if is_async else None
+        if not is_async(queue.get):
+            port = self._port(loop) if self._target_is_async else None
             return ThreadQueueLife(self, host, call, options, queue, port, self._executor)
         if loop is None:
             loop = host.resolve_aloop(None)
         port = self._port(loop)
-        return LoopQueueLife(self, host, call, options, queue, port, self._executor, is_async)
+        return LoopQueueLife(
+            self, host, call, options, queue, port, self._executor, self._target_is_async
+        )
 
     def _hook_if_overridden(self, name: str) -> Any:
         overridden = self._overrides(name, BackgroundQueueWorker)
