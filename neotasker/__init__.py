@@ -11,7 +11,8 @@ from .compat.older_paths import HOMES as _OLDER_PATHS
 from .compat.older_paths import OlderPaths as _OlderPaths
 
 # First of all: while the rest is imported other threads may ask for modules by older paths.
-sys.meta_path.append(_OlderPaths)
+if _OlderPaths not in sys.meta_path:  # it is there when this is loaded again
+    sys.meta_path.append(_OlderPaths)
 
 import logging
 from importlib import import_module
