@@ -177,6 +177,13 @@ def wait_completed(
         raise TimeoutError(
             f"{len(left)} of {len(waited)} tasks have not ended within {timeout} s"
         )
+    for task in waited:
+        error = task.exception()
+        if error is not None:
+            try:
+                raise error
+            finally:  # the traceback would hold the future that holds it
+                del error, task, waited, tasks
     results = [task.result() for task in waited]
     return results[0] if one else results
 

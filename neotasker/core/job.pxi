@@ -41,7 +41,7 @@ cdef class JobCore:
     def last_duration(self, value):
         self.lasted = value
 
-    def _stage(self, call, name, context, maker, ticker):
+    def _stage(self, call, name, context, maker, TickerCore ticker not None):
         """Take what a run needs.
 
         Parameters:
@@ -62,34 +62,39 @@ cdef class JobCore:
         """Do what `_fire` does where `_stage` was given options: in one piece."""
         cdef dict options = self.options
         cdef object task = None, coro = None
+        cdef bint on = False
         if not self._ready or self._running or options is None:
             self._fire()
             return
         self.runs += 1
         self._running = 1
-        self.began = now_of(self.ticker) / 1e9
         try:
-            coro = self.call()
-            if self.eager is not None:
-                context = PyContext_Copy(self.context)
-                task = start_eagerly(self.eager, coro, self.name, context)
+            self.began = now_of(self.ticker) / 1e9
+            try:
+                coro = self.call()
+                if self.eager is not None:
+                    context = PyContext_Copy(self.context)
+                    task = start_eagerly(self.eager, coro, self.name, context)
+                else:
+                    options["name"] = self.name
+                    options["context"] = PyContext_Copy(self.context)
+                    task = PyObject_Call(self.make, (coro,), options)
+                task.result()
+            except BaseException as exc:
+                if task is None:
+                    close_quietly(coro)
+                elif not task.done():
+                    on = True
+                if not on and not isinstance(exc, _TaskCancelled):
+                    self._failed(exc)
+            if on:
+                self._stays_on(self.began, task)  # sees to the rest, also where it raises
             else:
-                options["name"] = self.name
-                options["context"] = PyContext_Copy(self.context)
-                task = PyObject_Call(self.make, (coro,), options)
-            task.result()
-        except BaseException as exc:
-            if task is None:
-                close_quietly(coro)
-            elif not task.done():
-                self._stays_on(self.began, task)
-                return
-            if not isinstance(exc, _TaskCancelled):
-                self._failed(exc)
+                self.lasted = now_of(self.ticker) / 1e9 - self.began
         finally:
             options["context"] = None
-        self.lasted = now_of(self.ticker) / 1e9 - self.began
-        self._running = 0
+            if not on:
+                self._running = 0
 
 
 cdef int close_quietly(coro) except -1:

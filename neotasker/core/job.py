@@ -60,21 +60,29 @@ class JobCore:
             return
         self.runs += 1
         self._running = 1
-        self._began = began = now()
-        task = coro = None
+        coro = error = None
+        on = False
         try:
-            coro = call()
-            task = make(coro, name=name, context=context.copy(), **options)
-            if not task.done():
-                self._stays_on(began, task)
-                return
-            task.result()
-        except CancelledError:
-            pass
-        except BaseException as exc:
-            if task is None:
+            self._began = began = now()
+            try:
+                coro = call()
+                task = make(coro, name=name, context=context.copy(), **options)
+            except BaseException as exc:
+                # Without this frame, which holds what holds the exception.
+                error = exc.with_traceback(exc.__traceback__.tb_next)
                 with suppress(BaseException):  # it may be no coroutine
                     coro.close()
-            self._failed(exc)
-        self._lasted = now() - began
-        self._running = 0
+            else:
+                on = not task.done()
+                if on:
+                    self._stays_on(began, task)  # sees to the rest, also where it raises
+                elif not task.cancelled():
+                    error = task.exception()
+            if error is not None and not isinstance(error, CancelledError):
+                self._failed(error)
+            if not on:
+                self._lasted = now() - began
+        finally:
+            error = None
+            if not on:
+                self._running = 0

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from ..base.known_as import also_known_as, known_as
 from ..base.priority import TASK_NORMAL, lane_of
 from ..base.report import Reporter
+from ..base.seconds import interval_seconds, real_seconds, seconds
 from ..base.targets import INERT, check_called, close_unseen
 from ..core import JobCore, TimerCore
 from ..pool.launcher import OwnRun, has_strayed, keeps_threads
@@ -84,8 +85,12 @@ class AsyncJob(JobCore, OwnRun):
         self.target = target
         self.args = tuple(args)
         self.kwargs = dict(kwargs or {})
-        self.interval = None if interval is None else _seconds("interval", interval, True)
-        self.timer = 0.0 if timer is None else _seconds("timer", timer, False)
+        self.interval = (
+            None
+            if interval is None
+            else interval_seconds("interval", real_seconds("interval", interval))
+        )
+        self.timer = 0.0 if timer is None else seconds("timer", real_seconds("timer", timer))
         self.number = _count("number", number, 0)
         self.overlap = overlap
         self.priority = priority
@@ -311,10 +316,12 @@ class AsyncJob(JobCore, OwnRun):
             if self._policy == "delay" and self.interval is not None:
                 with self._lock:
                     if self._active and self._armed is not None:
-                        self._disarm()
-                        self._armed = self._clock().call_every(
+                        # First, as there may be no memory for it.
+                        armed = self._clock().call_every(
                             self.interval, self._fire, missed="delay"
                         )
+                        self._disarm()
+                        self._armed = armed
         if not self._owed:
             return False
         self._owed -= 1
@@ -325,26 +332,37 @@ class AsyncJob(JobCore, OwnRun):
     def _stays_on(self, began: float, task: asyncio.Task[Any]) -> None:
         """See to a run that has begun, and waits for something."""
         self._scheduler._on_loop += 1
-        self._scheduler._gate.hold(task, began)
-        task.add_done_callback(partial(self._on_done, began, _BEGUN))
+        try:
+            self._scheduler._gate.hold(task, began)
+            task.add_done_callback(partial(self._on_done, began, _BEGUN))
+        except BaseException:  # nobody would hear of its end
+            task.cancel()
+            self._landed(began)
+            raise
 
     def _launch(self) -> None:
         """Begin a run that was counted already."""
         scheduler = self._scheduler
         scheduler._on_loop += 1
-        self._began = began = scheduler._now()
+        began = 0.0
         begun: list[None] = []
-        coro = self._run_on_loop(begun)
+        coro = task = None
         try:
+            self._began = began = scheduler._now()
+            coro = self._run_on_loop(begun)
             task = scheduler._gate.create_task(
                 coro, name=self.name, context=self._context.copy(), since=began
             )
-        except BaseException as exc:  # the loop has a task factory of the user's
-            coro.close()
-            self._failed(exc)
-            self._landed(began)
-        else:
             task.add_done_callback(partial(self._on_done, began, begun))
+        except BaseException as exc:  # the loop has a task factory of the user's
+            if task is not None:
+                task.cancel()
+            elif coro is not None:
+                coro.close()
+            try:
+                self._failed(exc)
+            finally:
+                self._landed(began)
 
     async def _run_on_loop(self, begun: list[None]) -> None:
         begun.append(None)
@@ -362,9 +380,9 @@ class AsyncJob(JobCore, OwnRun):
 
     def _landed(self, began: float) -> None:
         scheduler = self._scheduler
-        self.last_duration = scheduler._now() - began
         self._running -= 1
         scheduler._on_loop -= 1
+        self.last_duration = scheduler._now() - began
         if (self._owed or self._late) and self._may_go_on():
             self._launch()
         elif scheduler._parked and not scheduler._on_loop:
@@ -381,7 +399,7 @@ class AsyncJob(JobCore, OwnRun):
         call = self._run if here else self._call
         try:
             task: Any = self._context.copy().run(host.enqueue, call, (), None, self.priority)
-        except (RuntimeError, MemoryError) as exc:  # the supervisor is going down, or worse
+        except Exception as exc:  # the supervisor is going down, or worse
             self.was_not_run(exc)
         else:
             if not here:
@@ -416,27 +434,31 @@ class AsyncJob(JobCore, OwnRun):
         self._ended()
 
     def _run(self) -> None:
-        threads = self._scheduler._threads
+        scheduler = self._scheduler
         ident = get_ident()
-        threads.add(ident)
-        self._began = began = self._scheduler._now()
         try:
-            result = self._call()
-            if type(result) not in INERT:
-                self._see_to_result(result)
-        except BaseException as exc:
-            self._failed(exc)
+            scheduler._threads.add(ident)
+            self._began = began = scheduler._now()
+            try:
+                result = self._call()
+                if type(result) not in INERT:
+                    self._see_to_result(result)
+            except BaseException as exc:
+                self._failed(exc)
+            self.last_duration = scheduler._now() - began
         finally:
-            self.last_duration = self._scheduler._now() - began
-            threads.discard(ident)
+            scheduler._threads.discard(ident)
             self._ended()
 
     def _ended(self) -> None:
+        again = False
         with self._lock:
             self._running -= 1
-            again = self._may_go_on()
-            if not again:
-                self._scheduler._count_out_of_pool()
+            try:
+                again = self._may_go_on()
+            finally:
+                if not again:
+                    self._scheduler._count_out_of_pool()
         if again:
             self._hand_over()
 
@@ -454,17 +476,20 @@ class AsyncJob(JobCore, OwnRun):
             )
 
     def _failed(self, exc: BaseException) -> None:
-        self.last_error = exc
+        self.last_error = _without_our_frames(exc)
         logger.error("exception in job %s", self.name, exc_info=exc)
 
 
-def _seconds(name: str, value: Any, above: bool) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if not 0 <= value < math.inf or (above and not value):
-        bound = "more than 0" if above else "at least 0"
-        raise ValueError(f"{name} must be {bound} seconds, and finite, not {value!r}")
-    return float(value)
+def _without_our_frames(exc: BaseException) -> BaseException:
+    """Return an exception whose traceback begins with code of the user's.
+
+    A frame of ours refers to the job, which keeps the exception: so nothing would be freed
+    before the collector comes.
+    """
+    frames = exc.__traceback__
+    while frames is not None and frames.tb_frame.f_globals is globals():
+        frames = frames.tb_next
+    return exc.with_traceback(frames)
 
 
 def _count(name: str, value: Any, least: int) -> int:

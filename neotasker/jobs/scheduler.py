@@ -9,6 +9,7 @@ from threading import get_ident
 from typing import Any
 
 from ..base.known_as import known_as
+from ..base.recursion import require_room
 from ..base.seconds import acquire_within, wait_seconds
 from ..errors import AloopError
 from ..host import Host
@@ -91,6 +92,7 @@ class AsyncJobScheduler:
             UnknownAloop: there is no aloop of that name.
             AloopError: the aloop does not run.
         """
+        require_room()
         self._host.require_started(f"job scheduler {self.name}")
         loop = self._host.resolve_aloop(self._given_loop)
         port = loop if isinstance(loop, LoopPort) else ForeignLoop(loop)
@@ -108,8 +110,14 @@ class AsyncJobScheduler:
             self._port, self._gate = port, gate
             self._now = self._host.ticker.now
             self._active = True
-            for job in list(self._jobs.values()):
-                job._arm()
+            try:
+                for job in list(self._jobs.values()):
+                    job._arm()
+            except BaseException:
+                self._active = False
+                for job in self._jobs.values():
+                    job._disarm()
+                raise
         return True
 
     def stop(self, wait: bool | float = True) -> bool:
@@ -127,6 +135,7 @@ class AsyncJobScheduler:
             TypeError: *wait* is neither a bool nor a number.
             ValueError: *wait* is negative, or not finite.
         """
+        require_room()
         seconds = wait_seconds(wait) if wait else None
         with self._lock:
             self._active = False
@@ -183,7 +192,7 @@ class AsyncJobScheduler:
             target: a coroutine function, which runs on the aloop, or a plain function,
                 which runs in the pool.
             args, kwargs: of the target.
-            interval: seconds between two due times.
+            interval: seconds between two due times, a microsecond or more.
             timer: seconds until the first run; 0 when left out.
             number: how many times to run; 0: again and again. Without *interval* and
                 *cron* a job runs once.
@@ -206,10 +215,15 @@ class AsyncJobScheduler:
             ImportError: *cron* is given and ``cronsim`` is not installed.
         """
         made = AsyncJob(self, target, **job)
-        with self._lock:
-            self._jobs[id(made)] = made
-            if self._active:
-                made._arm()
+        try:
+            with self._lock:
+                self._jobs[id(made)] = made
+                if self._active:
+                    made._arm()
+        except BaseException:  # one that nobody knows of is not to run
+            self._jobs.pop(id(made), None)
+            made.cancel()
+            raise
         return made
 
     async def create(self, target: Callable[..., Any], **job: Any) -> AsyncJob:
