@@ -54,17 +54,18 @@ class Mailbox:
             return False
         key = object()
         items, quiet = self._items, self._quiet
+        mine = False  # the wake-up
         try:
             items[key] = item
             if self._closed:  # and `close` may have looked before
                 return items.pop(key, _GONE) is _GONE
             if quiet:
-                try:
-                    quiet.pop()
-                except KeyError:
-                    return True
+                quiet.pop()
+                mine = True
                 self._wake()
         except BaseException as exc:
+            if not mine and type(exc) is KeyError:
+                return True  # somebody else has taken it
             lost = items.pop(key, _GONE) is not _GONE
             quiet.add(None)  # first: near the limit of recursion nothing else is possible
             if items:

@@ -210,18 +210,17 @@ class SerialCore:
             return False
         mine = []
         try:
-            try:
-                # In one call: no handler of a signal comes between taking and knowing it.
-                mine.extend(map(_pop, (self._idle,)))
-            except KeyError:
-                return False
+            # In one call: no handler of a signal comes between taking and knowing it.
+            mine.extend(map(_pop, (self._idle,)))
             self._queued.add(None)
             mine.append(None)
             # What the run before has set is looked at now that it has ended.
             if hold or (self.not_before and self.not_before > self._now()):
                 return True
             self.enter()
-        except BaseException:
+        except BaseException as exc:
+            if not mine and type(exc) is KeyError:
+                return False
             # As `give_back` does, but without a call of Python: near the limit of recursion
             # there is none to be had.
             if mine:
