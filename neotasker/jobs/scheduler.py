@@ -9,8 +9,8 @@ from threading import get_ident
 from typing import Any
 
 from ..base.known_as import known_as
-from ..base.recursion import require_room
 from ..base.seconds import acquire_within, wait_seconds
+from ..base.spare import need_stack
 from ..errors import AloopError
 from ..host import Host
 from ..loops.gate import LoopGate, TaskMaker
@@ -92,7 +92,7 @@ class AsyncJobScheduler:
             UnknownAloop: there is no aloop of that name.
             AloopError: the aloop does not run.
         """
-        require_room()
+        need_stack()
         self._host.require_started(f"job scheduler {self.name}")
         loop = self._host.resolve_aloop(self._given_loop)
         port = loop if isinstance(loop, LoopPort) else ForeignLoop(loop)
@@ -135,7 +135,7 @@ class AsyncJobScheduler:
             TypeError: *wait* is neither a bool nor a number.
             ValueError: *wait* is negative, or not finite.
         """
-        require_room()
+        need_stack()
         seconds = wait_seconds(wait) if wait else None
         with self._lock:
             self._active = False
@@ -214,6 +214,7 @@ class AsyncJobScheduler:
             ValueError: a value is out of range, or makes no sense beside another.
             ImportError: *cron* is given and ``cronsim`` is not installed.
         """
+        need_stack()
         made = AsyncJob(self, target, **job)
         try:
             with self._lock:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.clock import monotonic
 from ..base.report import Reporter
 from ..base.signatures import parameters_of
-from ..base.spare import run_apart
+from ..base.spare import need_stack, run_apart
 from ..errors import AloopError
 from ..host import Host
 from ..loops.port import ForeignLoop, LoopPort, running_loop, wait_on
@@ -130,6 +130,7 @@ class Registry:
         """
         from ..base.restarts import Restarts  # workers come without
 
+        need_stack()
         _check(scheduler, "loop", "stop")
         entry = _Entry(scheduler)
         entry.restarts = Restarts(restart, max_restarts, period, self._host.poll_delay)
@@ -158,6 +159,7 @@ class Registry:
             TypeError: it has no method ``stop``.
             SupervisorNotStarted: the host does not run.
         """
+        need_stack()
         _check(scheduler, "stop")
         return self._add(_Entry(scheduler))
 

@@ -221,7 +221,7 @@ class SupervisorLife(Leaving):
                 while it stops, which waits for the caller.
             RuntimeError: the main thread of the process has ended.
         """
-        need_stack()
+        need_stack(200)  # each part of it needs some, down to loops and logs
         while True:
             stop = self._stop
             if stop is not None:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from ..base.known_as import also_known_as, known_as, parted
 from ..base.report import Reporter
 from ..base.seconds import join_within, wait_seconds
+from ..base.spare import need_stack
 from ..errors import AloopError
 from .gate import CoroutineFuture, LoopGate
 from .port import LoopPort
@@ -255,6 +256,7 @@ class ALoop(LoopPort):
         Raises:
             TypeError: the factory made something else than a loop.
         """
+        need_stack()
         if self._gate is not None:
             return False
         loop = (self.loop_factory or asyncio.new_event_loop)()
@@ -321,6 +323,7 @@ class ALoop(LoopPort):
             ValueError: *wait* is negative.
         """
         seconds = None if wait is False else wait_seconds(wait)
+        need_stack()
         if threading.current_thread() is self.thread:
             self.ask_stop(cancel_tasks, seconds)
             return

@@ -58,9 +58,9 @@ class LoopPort:
             raise TypeError(f"a coroutine is needed, not {coro!r}{hint}")
         gate = self._gate
         if gate is not None:
-            future: CoroutineFuture[T] = CoroutineFuture()
-            future._gate = gate
             try:
+                future: CoroutineFuture[T] = CoroutineFuture()
+                future._gate = gate
                 if gate.post((future, coro, copy_context())):
                     return future
             except BaseException:
@@ -84,8 +84,16 @@ class LoopPort:
                 f"{self.name}: run_coroutine_threadsafe called in the loop's own thread would "
                 "wait for itself: await the coroutine there, or use spawn_coroutine_threadsafe"
             )
-        result: T = self.spawn_coroutine_threadsafe(coro).result()
-        return result
+        try:
+            future = self.spawn_coroutine_threadsafe(coro)
+        except BaseException:
+            if asyncio.iscoroutine(coro):
+                coro.close()
+            raise
+        try:
+            return future.result()
+        finally:
+            del future  # this frame is in the traceback of what the coroutine has raised
 
     def _is_own_thread(self) -> bool:
         running = running_loop()

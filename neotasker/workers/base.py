@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from .. import host
 from ..base.known_as import parted
 from ..base.priority import TASK_NORMAL, lane_of
-from ..base.recursion import require_room
 from ..base.report import Reporter
 from ..base.seconds import seconds, wait_seconds
+from ..base.spare import need_stack
 from ..base.targets import check_called
 from ..errors import AloopError, NeotaskerError, WorkerNotStarted
 from ..host import Host
@@ -248,7 +248,7 @@ class Worker:
             UnknownAloop: there is no aloop of that name.
             AloopError: the aloop does not run.
         """
-        require_room()
+        need_stack()
         host = self.supervisor
         host.require_started(f"worker {self._title}")
         with self.start_stop_lock:
@@ -393,7 +393,7 @@ class Worker:
 
     def _ask_stop(self, drain: bool = False) -> Life | None:
         """Begin to stop, without waiting; return the life that is about to end, if any."""
-        require_room()
+        need_stack()
         with self.start_stop_lock:
             life = self._life
             if life is None:

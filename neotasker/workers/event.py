@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from _thread import start_new_thread
 from collections.abc import Callable
 from typing import Any
 
@@ -79,7 +80,12 @@ class TriggerEvent:
 
     def set(self) -> None:
         """Trigger the worker."""
-        self._life.trigger()
+        try:
+            self._life.trigger()
+        except BaseException as exc:
+            start_new_thread(self._life.trigger_again, ())
+            if not isinstance(exc, RecursionError):
+                raise
 
     def is_set(self) -> bool:
         """Return whether a trigger waits for a run."""
@@ -131,7 +137,13 @@ class BackgroundEventWorker(BackgroundAsyncWorker):
             WorkerNotStarted: it was never started.
         """
         life = self._life or self._running_life("it is triggered")
-        return life.trigger()
+        try:
+            return life.trigger()
+        except BaseException as exc:
+            start_new_thread(life.trigger_again, ())
+            if not isinstance(exc, RecursionError):
+                raise
+            return True
 
     def get_event_obj(self) -> TriggerEvent:
         """Return the worker's event: setting it is a trigger.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from _thread import start_new_thread
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -380,7 +381,15 @@ class BackgroundIntervalWorker(BackgroundAsyncWorker):
             WorkerNotStarted: it was never started.
         """
         life: _IntervalLife = self._running_life("it is triggered")
-        return life.skip() if skip else life.trigger()
+        if skip:
+            return life.skip()
+        try:
+            return life.trigger()
+        except BaseException as exc:
+            start_new_thread(life.trigger_again, ())
+            if not isinstance(exc, RecursionError):
+                raise
+            return True
 
     async def trigger(self, force: bool = False, skip: bool = False) -> bool:
         """Make the target run now, as `trigger_threadsafe` does; from a coroutine."""

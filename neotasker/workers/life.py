@@ -388,6 +388,15 @@ class SerialLife(Life):
 
     # Claiming runs.
 
+    def trigger_again(self) -> None:
+        """Do what a trigger may have left half done that failed, for lack of stack for one.
+
+        It may enter a run that was entered already, which then is void.
+        """
+        self.driver.trigger()
+        if self.driver.queued:
+            self.enter()
+
     def want(self) -> bool:
         """Leave word that a run is wanted; return False if nobody would see it now."""
         self.driver.pending = True

@@ -241,9 +241,8 @@ class TurnLife(Life):
         return hand_over(self._executor, fn, args, kwargs)
 
     def _on_turn_done(self, task: Any) -> None:
-        if task.cancelled():
-            self._lose_turn(None)
-        elif (error := task.exception()) is not None:  # an executor would not run it
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or error is not None:  # an executor would not run it
             self._lose_turn(error)
 
     def _lose_turn(self, exc: BaseException | None) -> None:
