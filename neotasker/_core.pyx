@@ -36,6 +36,7 @@ from asyncio import CancelledError as _TaskCancelled
 from asyncio import Task, current_task
 from concurrent.futures import CancelledError, InvalidStateError
 
+from .base.green import need_threads
 from .base.priority import UNLIMITED
 from .base.report import Reporter
 from .base.seconds import SHORTEST as _SHORTEST

@@ -6,6 +6,8 @@ import threading
 from _thread import start_new_thread
 from collections.abc import Callable
 
+from .green import is_patched_late
+
 __all__ = ["make_thread", "need_stack", "run_apart"]
 
 
@@ -37,6 +39,8 @@ def run_apart(name: str, target: Callable[[], object], daemon: bool = True) -> b
         if token and _take(token):
             target()
 
+    if is_patched_late():  # what `threading` makes now would run in the caller's thread
+        return _run_bare(live)
     try:
         make_thread(name, live, daemon).start()
     except RuntimeError:  # there is none to be had, or the stack is too deep

@@ -308,6 +308,7 @@ cdef int call_back(FutureCore self, object fn) except -1:
 cdef bint await_done(FutureCore self, object timeout) except -1:
     """Sleep until the future has ended; return whether it has."""
     cdef long long limit = microseconds(timeout)
+    need_threads()
     cdef Parker *parker = parker_get()
     cdef Place *place = NULL
     cdef bint woken = False, ours = False

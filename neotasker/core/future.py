@@ -29,6 +29,7 @@ from contextlib import suppress
 
 from ..base.clock import monotonic
 from ..base.for_asyncio import told_to
+from ..base.green import need_threads
 from ..base.report import Reporter
 from .parking import make_parker, this_thread, wait_limit
 
@@ -370,6 +371,7 @@ class FutureCore:
         log = self._log
         if not limit or log is None:
             return self._look() >= CANCELLED
+        need_threads()
         if self._standard is not None and self._condition._is_owned():
             # By a function of the standard that a signal handler has interrupted: who ends
             # the future has to have it.

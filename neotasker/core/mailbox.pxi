@@ -83,8 +83,14 @@ cdef class Mailbox:
         nt_unlock(&self.mutex)
         return [] if items is None else items
 
-    def abandon(self):
-        """Do what `close` does, in a forked child."""
+    def abandon(self, handle=None):
+        """Do what `close` does, in a forked child.
+
+        Parameters:
+            handle: gets what `drain` has taken already, if it was that which forked.
+        """
+        if handle is not None:
+            self.handle = handle
         memset(&self.mutex, 0, sizeof(nt_mutex))
         return self.close()
 

@@ -117,8 +117,14 @@ class Mailbox:
         taken = [self._items.pop(key, _GONE) for key in list(self._items)]
         return [item for item in taken if item is not _GONE]
 
-    def abandon(self):
-        """Do what `close` does, in a forked child."""
+    def abandon(self, handle=None):
+        """Do what `close` does, in a forked child.
+
+        Parameters:
+            handle: gets what `drain` has taken already, if it was that which forked.
+        """
+        if handle is not None:
+            self._handle = handle
         return self.close()
 
     def __len__(self):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..base.green import need_threads
 from ..base.latch import Latch
 from ..base.seconds import check_delay, wait_seconds
 from ..base.spare import need_stack, run_apart
@@ -70,7 +71,12 @@ class Leaving:
 
         Returns:
             Whether it has stopped.
+
+        Raises:
+            RuntimeError: threads have become green (gevent, eventlet) after the package
+                was imported.
         """
+        need_threads("block()")
         ended = self._ended.wait(timeout)
         if ended:
             self._join_stopper()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..base.clock import Clock, SystemClock
+from ..base.green import need_threads
 from ..base.latch import Latch
 from ..base.priority import default_width, lane_of
 from ..base.report import Reporter
@@ -175,7 +176,11 @@ class SupervisorLife(Leaving):
             target=target, name=f"supervisor_{self.id}_worker_{name}", daemon=self._daemonic
         )
         self._workers.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except BaseException:
+            self._workers.discard(thread)
+            raise
         return thread
 
     def lane(self, priority: int) -> Lane:
@@ -219,8 +224,10 @@ class SupervisorLife(Leaving):
         Raises:
             SupervisorNotStarted: called by a task, worker or aloop of the supervisor
                 while it stops, which waits for the caller.
-            RuntimeError: the main thread of the process has ended.
+            RuntimeError: the main thread of the process has ended, or threads have become
+                green (gevent, eventlet) after the package was imported.
         """
+        need_threads("start()")
         need_stack(200)  # each part of it needs some, down to loops and logs
         while True:
             stop = self._stop

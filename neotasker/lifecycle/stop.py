@@ -324,7 +324,8 @@ class Stop:
 
     def _join(self, threads: Iterable[threading.Thread]) -> None:
         for thread in list(threads):
-            if thread is not threading.current_thread():
+            # One that is about to start belongs to something that is waited for by itself.
+            if thread is not threading.current_thread() and thread.ident is not None:
                 thread.join(self._left(None))
 
     def _settle_elsewhere(self) -> None:

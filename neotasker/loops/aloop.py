@@ -60,6 +60,7 @@ class _Run:
         self._told: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self._ender: asyncio.Task[None] | None = None
         self._fuse: asyncio.TimerHandle | None = None
+        self.abandoned = False  # this is a forked child, and the loop the parent's
 
     # From any thread.
 
@@ -79,7 +80,7 @@ class _Run:
             self._serve()
             self._serving = False
             self._closing(self)
-            if not loop.is_closed():
+            if not self.abandoned and not loop.is_closed():
                 self._finish(self._wind_up())
                 self._finish(loop.shutdown_asyncgens())
                 # It takes a thread to do so, for which there is seldom a reason.
@@ -89,6 +90,13 @@ class _Run:
                 ):
                     self._finish(loop.shutdown_default_executor())
         finally:
+            if not self.abandoned:
+                self._end(started)
+
+    def _end(self, started: threading.Event) -> None:
+        """Close the loop."""
+        loop = self.gate.loop
+        try:
             self._serving = False
             self._closing(self)
             self.gate.bury()
@@ -97,7 +105,20 @@ class _Run:
             if not loop.is_closed():
                 loop.close()
             self._helpers.shutdown(wait=False)
+        finally:
             started.set()
+
+    def leave_in_child(self) -> None:
+        """Have this thread end once the coroutine that has forked lets go of it.
+
+        The loop is left as it is: it shares what it waits by with that of the parent.
+        """
+        self.abandoned = True
+        loop = self.gate.loop
+        ready = getattr(loop, "_ready", None)
+        if ready is not None:  # what was to be called next is the parent's
+            ready.clear()
+        loop.call_soon(_leave)
 
     def _serve(self) -> None:
         loop = self.gate.loop
@@ -105,6 +126,8 @@ class _Run:
             try:
                 loop.run_forever()
             except BaseException:
+                if self.abandoned:
+                    return
                 if not loop.is_closed():
                     logger.exception("%s: an exception came out of the loop", self.title)
                     continue
@@ -116,7 +139,7 @@ class _Run:
     def _finish(self, coro: Coroutine[Any, Any, None]) -> None:
         """Run the loop until *coro* has ended, whoever stops the loop meanwhile."""
         loop = self.gate.loop
-        if loop.is_closed():
+        if loop.is_closed() or self.abandoned:
             coro.close()
             return
         task = self._ender = loop.create_task(coro)
@@ -124,6 +147,8 @@ class _Run:
             try:
                 loop.run_until_complete(task)
             except BaseException:
+                if self.abandoned:
+                    return
                 if not task.done() and not loop.is_closed():
                     logger.exception("%s: an exception came out of the loop", self.title)
         if task.done() and not task.cancelled() and task.exception() is not None:
@@ -159,6 +184,10 @@ class _Run:
         logger.warning("%s: wait timeout, cancelling what still runs", self.title)
         self._cancel_wanted = True
         self._cancel(self._others())
+
+
+def _leave() -> None:
+    raise SystemExit  # the one kind of exception that comes out of a callback of a loop
 
 
 _aloops: weakref.WeakSet[ALoop] = weakref.WeakSet()
@@ -299,9 +328,10 @@ class ALoop(LoopPort):
         try:
             run.live(started)
         finally:
-            logger.info("%s finished", self._title)
-            if self.on_end is not None:
-                self.on_end()
+            if not run.abandoned:
+                logger.info("%s finished", self._title)
+                if self.on_end is not None:
+                    self.on_end()
 
     def _leave(self, run: _Run) -> None:
         """Take no more for that run."""
@@ -397,11 +427,14 @@ class ALoop(LoopPort):
         """Forget the run: in a forked child, which has not got its thread."""
         self._lock = threading.RLock()
         run, self._run = self._run, None
-        self._gate = self.thread = None
+        thread, self.thread = self.thread, None
+        self._gate = None
         if run is None:
             return
         _loops_of_parent.append(run.gate.loop)
         run.gate.abandon()
+        if thread is not None and thread.ident == threading.get_ident():
+            run.leave_in_child()
 
     def __repr__(self) -> str:
         state = "active" if self.active else "inactive"

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future, InvalidStateError
 from contextvars import Context
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..base.progress import TT_COROUTINE, Progress
@@ -237,9 +238,22 @@ class LoopGate:
         for future in list(self.tasks.values()):
             if isinstance(future, CoroutineFuture):
                 future._abandon()
-        for item in self._mailbox.abandon():
-            if type(item) is tuple:
-                item[0]._abandon()
-                item[1].close()
+        for item in self._mailbox.abandon(_drop):
+            _drop(item)
         if self.clock is not None:
             self.clock.abandon()
+        # A coroutine that has forked in its very first step is not among the tasks yet.
+        frame: FrameType | None = sys._getframe()
+        while frame is not None:
+            if frame.f_code is LoopGate._handle.__code__ and frame.f_locals["self"] is self:
+                _drop(frame.f_locals["item"])
+            frame = frame.f_back
+
+
+def _drop(item: Any) -> None:
+    """End what was handed to the loop of the parent, in a forked child."""
+    if type(item) is tuple:
+        future, coro, _ = item
+        future._abandon()
+        with contextlib.suppress(ValueError):  # it runs: it is the one that has forked
+            coro.close()

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Literal
 
+from ..base import green
 from ..base.clock import Clock
 from ..base.report import Reporter
 from ..errors import AloopError, SupervisorNotStarted, UnknownAloop
@@ -139,6 +140,13 @@ class AloopTable:
             self._closed = False
 
     def _check_open(self, name: str) -> None:
+        patcher = green.patcher_of("threading")
+        if patcher is not None:
+            raise AloopError(
+                f"supervisor {self._id}: aloop {name} is refused: the threads are those of "
+                f"{patcher}, all in one of the system, which runs one loop: that of the "
+                "supervisor; leave the aloop out to use it"
+            )
         if self._ended:
             raise RuntimeError(
                 f"supervisor {self._id}: aloop {name} cannot start: the main thread of the "

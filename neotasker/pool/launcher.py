@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections import deque
 from concurrent.futures import (
@@ -19,6 +18,7 @@ from types import MethodType
 from typing import Any
 
 from ..base.report import Reporter
+from ..base.spare import run_apart
 from ..core import Dispatcher
 from .task import Task
 
@@ -128,15 +128,8 @@ class Launcher:
 
     def _fail_elsewhere(self, task: Task[Any], error: BaseException) -> None:
         self._fallen.append((task, error))
-        if not self._token:
-            return
-        thread = threading.Thread(target=self._mend, name="neotasker_launcher", daemon=True)
-        try:
-            thread.start()
-        except BaseException as exc:
-            self._mend()
-            if not isinstance(exc, (RuntimeError, MemoryError)):  # else there is no thread
-                raise
+        if self._token:
+            run_apart("neotasker_launcher", self._mend)
 
     def _mend(self) -> None:
         while self._fallen:

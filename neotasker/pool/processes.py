@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from ..base.known_as import also_known_as, known_as
+from ..base.spare import run_apart
 from .pool import ExecutorPool
 from .task import Task
 
@@ -178,7 +179,7 @@ class ProcessPool(ExecutorPool):
             if wait:
                 self._end_processes()
             else:  # they are needed until what waits in the lanes is done
-                threading.Thread(target=self._end_processes, name="process pool end").start()
+                run_apart("process pool end", self._end_processes, daemon=False)
 
     def kill(self) -> None:
         """End the processes at once; tasks that run in them end with ``BrokenProcessPool``."""

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, Literal
 
 from ..base.clock import monotonic
+from ..base.green import need_threads
 from ..base.report import Reporter
 from ..base.seconds import join_within
 from ..core import Dispatcher
@@ -149,6 +150,7 @@ class Crew:
         Raises:
             RuntimeError: the system gives no thread, or the pool is gone.
         """
+        need_threads("a thread of the pool")
         initializer = None
         if self._initializer is not None:
             initializer = self._initializer()

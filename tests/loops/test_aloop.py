@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import logging
 import os
+import sys
 import threading
 import time
 import warnings
@@ -14,7 +16,7 @@ import weakref
 from concurrent import futures
 
 import pytest
-from helpers import run_forked, switch_interval, wait_until
+from helpers import run_forked, run_python, switch_interval, wait_until
 
 
 def factories():
@@ -594,6 +596,57 @@ def test_stop_races_with_spawn_and_no_future_is_left(nt):
         assert all(future.done() for future in handed)
 
 
+# What is left behind.
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="others do not count")
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_coroutine_that_fails_leaves_its_frame_to_nobody(aloop, at_once):
+    class Big:
+        pass
+
+    held = []
+
+    async def fails():
+        big = Big()
+        held.append(weakref.ref(big))
+        if not at_once:
+            await asyncio.sleep(0)
+        raise ValueError
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert isinstance(aloop.spawn_coroutine_threadsafe(fails()).exception(10), ValueError)
+        wait_until(lambda: held[0]() is None)
+        with contextlib.suppress(ValueError):
+            aloop.run_coroutine_threadsafe(fails())
+        wait_until(lambda: held[1]() is None)
+    finally:
+        gc.enable()
+
+
+def test_a_runtime_error_of_the_loop_does_not_shut_it(nt):
+    class Moody(asyncio.SelectorEventLoop):
+        moody = False
+
+        def call_soon_threadsafe(self, *args, **kwargs):
+            if self.moody:
+                raise RuntimeError("not now")
+            return super().call_soon_threadsafe(*args, **kwargs)
+
+    aloop = nt.ALoop("one", "test", loop_factory=Moody)
+    aloop.start()
+    aloop.loop.moody = True
+    with pytest.raises(RuntimeError, match="not now"):
+        aloop.spawn_coroutine_threadsafe(returns(1))
+    with pytest.raises(RuntimeError, match="not now"):
+        aloop.call_soon(int)
+    aloop.loop.moody = False
+    assert aloop.run_coroutine_threadsafe(returns(2)) == 2
+    aloop.stop()
+
+
 # Loops of others.
 
 
@@ -663,6 +716,80 @@ def test_a_forked_child_finds_its_aloops_inactive(nt):
         """,
     )
     assert (ran.rc, ran.err) == (0, "")
+
+
+FORKS = """
+import asyncio, os, sys, time, warnings
+warnings.simplefilter("ignore")
+from neotasker import background_worker, task_supervisor as s
+s.start()
+aloop = s.create_aloop("one", default=True)
+parent = os.getpid()
+children = []
+
+def note(what):
+    if os.getpid() != parent:
+        os.write(1, what.encode())
+        os._exit(1)
+
+def fork():
+    pid = os.fork()
+    if pid:
+        children.append(pid)
+    return pid
+
+async def at_once():
+    return fork()
+
+async def later():
+    await asyncio.sleep(0.01)
+    return fork()
+
+async def and_waits():
+    pid = await later()
+    await asyncio.sleep(0.01)
+    note("it went on")
+    return pid
+
+async def beside(n):
+    note("another began")
+    await asyncio.sleep(0.03)
+    note("another went on")
+    return n
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.parametrize(
+    "how",
+    [
+        "aloop.spawn_coroutine_threadsafe(at_once())",
+        "aloop.spawn_coroutine_threadsafe(later())",
+        "aloop.spawn_coroutine_threadsafe(and_waits())",
+        "aloop.call_soon(fork)",
+        "s.create_async_job_scheduler('jobs').create_threadsafe(at_once)",
+        "background_worker(interval=60)(later).start()",
+        "background_worker(interval=60)(at_once).start()",
+    ],
+)
+def test_a_child_that_a_coroutine_forked_ends_when_it_lets_go_of_the_loop(nt, how):
+    ran = run_python(
+        FORKS
+        + f"""
+aloop.call_soon(time.sleep, 0.05)  # so that all that follows comes in at once
+forking = {how}
+if hasattr(forking, "add_done_callback"):
+    forking.add_done_callback(lambda _: note("a callback was called"))
+others = [aloop.spawn_coroutine_threadsafe(beside(n)) for n in range(5)]
+assert [other.result(10) for other in others] == list(range(5))
+while not children:
+    time.sleep(0.01)
+assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
+assert aloop.run_coroutine_threadsafe(beside(7)) == 7
+print(s.stop(timeout=10).clean)
+"""
+    )
+    assert (ran.rc, ran.out, ran.err) == (0, "True\n", "")
 
 
 def test_what_an_aloop_logs_names_supervisor_and_aloop(nt, caplog):

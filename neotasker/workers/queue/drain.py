@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Executor
@@ -230,25 +229,6 @@ class QueueLife(TurnLife):
                 return
             with contextlib.suppress(RuntimeError):  # its loop is closed, nobody waits
                 wake()
-
-    def engage(self) -> None:
-        """See that a turn fetches what there is."""
-        with self.lock:
-            enter = (self.open or self.drains) and self._engage()
-        if enter:
-            try:
-                self.enter()
-            except BaseException:  # it is counted already
-                start_new_thread(self._enter_again, ())
-                raise
-
-    def _enter_again(self) -> None:
-        """Do from a fresh stack what may be half done, where the caller's was too deep.
-
-        A turn that was entered already, or is not counted, is void.
-        """
-        self.enter()
-        self.engage()
 
     # Fetching.
 
