@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future, wait
 from functools import partial, wraps
+from operator import methodcaller
 from typing import Any, ParamSpec, TypeVar, overload
 
 from .. import host
@@ -169,22 +170,19 @@ def wait_completed(
     """
     one = isinstance(tasks, Future)
     waited = [tasks] if isinstance(tasks, Future) else list(tasks)
-    for task in waited:
-        if not isinstance(task, Future):
-            raise TypeError(f"a task or a future is needed, not {task!r}")
+    wrong = [task for task in waited if not isinstance(task, Future)]
+    if wrong:
+        raise TypeError(f"a task or a future is needed, not {wrong[0]!r}")
     left = _not_done(waited, timeout)
     if left:
         raise TimeoutError(
             f"{len(left)} of {len(waited)} tasks have not ended within {timeout} s"
         )
-    for task in waited:
-        error = task.exception()
-        if error is not None:
-            try:
-                raise error
-            finally:  # the traceback would hold the future that holds it
-                del error, task, waited, tasks
-    results = [task.result() for task in waited]
+    try:
+        results = list(map(methodcaller("result"), waited))
+    finally:
+        # This frame is in the traceback of what is raised, which must not lead back to it.
+        del tasks, waited
     return results[0] if one else results
 
 

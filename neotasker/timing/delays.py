@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import InvalidStateError
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -66,8 +68,11 @@ class DelayedTasks:
             self._waiting.discard(task)
         try:
             enqueue(task)
-        except RuntimeError:  # the supervisor stops
+        except SupervisorNotStarted:  # it stops
             task.cancel()
+        except (RuntimeError, MemoryError) as exc:  # there is no thread for it, say
+            with suppress(InvalidStateError):  # it was cancelled meanwhile
+                task.set_exception(exc)
 
     def _ended(self, timer: Any, task: Task[Any]) -> None:
         if self._abandoned:

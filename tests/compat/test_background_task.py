@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import operator
 import os
 import queue
 import signal
+import sys
 import threading
 import time
+import weakref
 
 import pytest
 from helpers import Blocker, run_forked, run_python, wait_until, wait_until_logged
@@ -470,3 +474,31 @@ def test_a_forked_child_has_processes_of_its_own(nt):
         """,
     )
     assert (ran.rc, ran.out.strip()) == (0, "True"), ran.err
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="others do not count")
+def test_a_task_that_fails_leaves_its_frame_to_nobody_who_has_waited_for_it(nt):
+    class Big:
+        pass
+
+    held = []
+
+    def fails():
+        big = Big()
+        held.append(weakref.ref(big))
+        raise ValueError
+
+    supervisor = nt.TaskSupervisor("test")
+    supervisor.start()
+    gc.collect()
+    gc.disable()
+    try:
+        for several in (False, True):
+            task = supervisor.spawn(fails)
+            with contextlib.suppress(ValueError):
+                nt.wait_completed([task] if several else task)
+            del task
+            wait_until(lambda: held[-1]() is None)
+    finally:
+        gc.enable()
+        supervisor.stop()

@@ -94,6 +94,8 @@ class LoopQueueLife(TurnLife):
                         "later, raise its maxsize, or await put()"
                     ) from None
                 future.result()
+            finally:
+                del future  # this frame is in the traceback of what is raised
             return
         self._begin_put()
         if not driver.post(partial(self._accept, item)):
