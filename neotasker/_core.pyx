@@ -30,12 +30,14 @@ from libc.string cimport memset
 
 import contextvars
 import functools
+import operator
 import os
 import threading
 from asyncio import CancelledError as _TaskCancelled
 from asyncio import Task, current_task
 from concurrent.futures import CancelledError, InvalidStateError
 
+from .base.for_asyncio import told_to as _told_to
 from .base.green import need_threads
 from .base.priority import UNLIMITED
 from .base.report import Reporter
@@ -43,7 +45,7 @@ from .base.seconds import SHORTEST as _SHORTEST
 from .base.seconds import real_seconds as _real_seconds
 from .base.seconds import too_short as _too_short
 from .base.targets import check_callback, check_task
-from .errors import QueueFull
+from .errors import QueueFull, UnexpectedState
 
 cdef extern from "_platform.h":
     ctypedef struct nt_mutex:
@@ -67,6 +69,14 @@ cdef extern from "_platform.h":
         size_t size, size_t offset, const void *old, size_t used, void **block) nogil
     void *nt_get_place() nogil
     void nt_set_place(void *place) nogil
+    ctypedef struct nt_callbacks:
+        int depth
+        int runs
+        PyObject *put_off
+    nt_callbacks *nt_get_callbacks() nogil
+    bint nt_go_deeper()
+    void nt_come_back()
+    int nt_make_memory_error() except -1
     PyObject *nt_take_exception()
     void nt_hide(PyObject *op)
     void nt_lend(PyObject *op)
@@ -127,6 +137,8 @@ cdef object _Condition = threading.Condition
 cdef object _Context = contextvars.Context
 cdef tuple _NO_ARGS = ()
 cdef double SHORTEST = _SHORTEST
+
+nt_make_memory_error()
 
 # In the order of the floors: each part goes by those before it. Where two know each other,
 # as futures and places do, the later one says so.

@@ -8,6 +8,7 @@ RuntimeError`` or ``except queue.Full`` goes on working.
 from __future__ import annotations
 
 import queue
+from concurrent.futures import InvalidStateError
 
 __all__ = [
     "AloopError",
@@ -46,3 +47,7 @@ class UnknownScheduler(NeotaskerError, LookupError):
 
 class QueueFull(NeotaskerError, queue.Full):
     """The bound on waiting tasks or items is reached and the caller asked not to wait."""
+
+
+class UnexpectedState(InvalidStateError, RuntimeError):
+    """A future was to run that runs or has finished: a `RuntimeError` in the standard."""

@@ -200,21 +200,68 @@ static __thread void *nt_place = NULL;
 static inline void *nt_get_place(void) { return nt_place; }
 static inline void nt_set_place(void *place) { nt_place = place; }
 
-/* Take the current exception out of the thread, as one object with its traceback. */
-static inline PyObject *nt_take_exception(void) {
-#if PY_VERSION_HEX >= 0x030C0000
-    return PyErr_GetRaisedException();
+/* How deep this thread is in callbacks of futures, and the list of those that it has put off,
+ * or NULL; and how deep in tasks that it runs where they are submitted. */
+typedef struct {
+    int depth;
+    int runs;
+    PyObject *put_off;
+} nt_callbacks;
+#if defined(_MSC_VER)
+static __declspec(thread) nt_callbacks nt_own_callbacks = {0, 0, NULL};
 #else
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback != NULL) {
-        PyException_SetTraceback(value, traceback);
-        Py_DECREF(traceback);
-    }
-    Py_XDECREF(type);
-    return value;
+static __thread nt_callbacks nt_own_callbacks = {0, 0, NULL};
 #endif
+static inline nt_callbacks *nt_get_callbacks(void) { return &nt_own_callbacks; }
+
+/* Begin a call that may lead to itself; return 0 if the stack has no room for it. */
+static inline int nt_go_deeper(void) {
+    if (Py_EnterRecursiveCall("") == 0) {
+        return 1;
+    }
+    PyErr_Clear();
+    return 0;
+}
+static inline void nt_come_back(void) { Py_LeaveRecursiveCall(); }
+
+/* Made beforehand, for when there is no memory even for the exception that says so. */
+static PyObject *nt_memory_error = NULL;
+static inline int nt_make_memory_error(void) {
+    if (nt_memory_error == NULL) {
+        nt_memory_error = PyObject_CallNoArgs(PyExc_MemoryError);
+    }
+    return nt_memory_error == NULL ? -1 : 0;
+}
+
+/* Take the current exception out of the thread, as one object with its traceback, after a
+ * call has failed. It never returns NULL: a call may fail for lack of memory and have none
+ * for the exception either. */
+static inline PyObject *nt_take_exception(void) {
+    PyObject *value;
+    int tries;
+    for (tries = 0; tries < 2; tries++) {
+#if PY_VERSION_HEX >= 0x030C0000
+        value = PyErr_GetRaisedException();
+#else
+        PyObject *type, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        if (type != NULL) {
+            PyErr_NormalizeException(&type, &value, &traceback);
+        }
+        if (value != NULL && traceback != NULL) {
+            (void)PyException_SetTraceback(value, traceback);
+        }
+        Py_XDECREF(traceback);
+        Py_XDECREF(type);
+#endif
+        if (value != NULL) {
+            return value;
+        }
+        (void)PyErr_NoMemory(); /* of which the interpreter keeps some, too */
+    }
+    PyErr_Clear();
+    Py_INCREF(nt_memory_error);
+    return nt_memory_error;
 }
 
 /* Take a reference that a thread will let go which is not the one that made the object.

@@ -44,6 +44,8 @@ cdef int pump(Dispatcher self) except -1:
             try:
                 if not isinstance(exc, RuntimeError) or not put_back(self, task, launcher, now):
                     launcher.fail(task, exc)
+                    if isinstance(exc, KeyboardInterrupt) and is_main_thread():
+                        error = exc  # the task has ended with it, and its code is to hear
             except BaseException as failure:  # but others rely on who pumps
                 if error is None:
                     error = failure

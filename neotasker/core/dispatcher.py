@@ -13,7 +13,7 @@ from contextvars import copy_context
 from ..base.clock import monotonic
 from .future import CANCELLED, FINISHED, RUNNING
 from .lanes import LANES, check_lane
-from .parking import make_parker, release_due, this_thread, wait_limit
+from .parking import is_main_thread, make_parker, release_due, this_thread, wait_limit
 from .places import Place, Places
 from .task import TaskCore
 
@@ -287,6 +287,8 @@ class Dispatcher(Places):
                         task, launcher, now
                     ):
                         launcher.fail(task, exc)
+                        if isinstance(exc, KeyboardInterrupt) and is_main_thread():
+                            error = exc  # the task has ended with it, and its code is to hear
                 except BaseException as failure:  # but others rely on who pumps
                     if error is None:
                         error = failure

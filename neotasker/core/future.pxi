@@ -16,6 +16,10 @@ cdef enum:
     CANCELLED = 2
     FINISHED = 3
 
+# Callbacks that end other futures, one within the other.
+cdef enum:
+    DEEPEST = 32
+
 # The steps of `settle_standard`, and how often each is tried.
 cdef enum:
     ACQUIRE = 0
@@ -181,7 +185,7 @@ cdef class FutureCore:
         finally:
             nt_unlock(&self.mutex)
         if done:
-            call_back(self, fn)
+            call_all(self, fresh)
 
     def cancel(self):
         """Cancel the future unless it runs or has finished; return whether it is cancelled."""
@@ -200,7 +204,7 @@ cdef class FutureCore:
         if phase == CANCELLED:
             return False
         _standard_logger.critical("Future %s in unexpected state: %s", id(self), self._state)
-        raise InvalidStateError("Future in unexpected state")
+        raise UnexpectedState("Future in unexpected state")
 
     def set_result(self, result):
         """End the future with a result."""
@@ -208,8 +212,14 @@ cdef class FutureCore:
             raise InvalidStateError(f"{self._state}: {self!r}")
 
     def set_exception(self, exception):
-        """End the future with an exception."""
-        if not settle(self, FINISHED, True, exception, NULL):
+        """End the future with an exception; None is a result.
+
+        Raises:
+            TypeError: it is no exception.
+        """
+        if exception is not None and not isinstance(exception, BaseException):
+            check_exception(exception)
+        if not settle(self, FINISHED, exception is not None, exception, NULL):
             raise InvalidStateError(f"{self._state}: {self!r}")
 
     def _abandon(self, error=None):
@@ -294,24 +304,109 @@ cdef _Standard make_standard(FutureCore self):
     return fresh
 
 
-cdef int call_back(FutureCore self, object fn) except -1:
-    try:
-        fn(self)
-    except BaseException:
-        try:
-            _standard_logger.exception("exception calling callback for %r", self)
-        except BaseException:  # there is no memory for that: others are still to be called
-            pass
+cdef int check_exception(object exception) except -1:
+    """Refuse what cannot be raised."""
+    if not (isinstance(exception, type) and issubclass(exception, BaseException)):
+        raise TypeError(f"an exception is needed, or None, not {exception!r}")
     return 0
+
+
+cdef int report_callback(FutureCore self) except -1:
+    """Report the exception of a callback; without memory for that, others are to be called."""
+    try:
+        _standard_logger.exception("exception calling callback for %r", self)
+    except BaseException:
+        pass
+    return 0
+
+
+cdef object call_back(FutureCore self, object fn, object raised):
+    """Call a callback; return what is to be raised in the end: *raised*, or what it raises."""
+    try:
+        if self.failed and isinstance(self.value, StopIteration):
+            fn(_told_to(fn, self, self.value))
+        else:
+            fn(self)
+    except Exception:
+        report_callback(self)
+    except BaseException as exc:
+        if raised is not None or not is_main_thread():  # one can be raised
+            report_callback(self)
+        else:
+            return exc
+    return raised
+
+
+cdef int call_all(FutureCore self, list callbacks) except -1:
+    """Call the callbacks of an ended future, in order.
+
+    A callback may end another future, whose callbacks end the next one, and so on. Beyond a
+    certain depth they are put off until the callback that ended the future has returned, so
+    that no chain is too long.
+
+    What they raise is logged. In the main thread what is no `Exception`, as Ctrl+C, is raised
+    when all have been called; in any other it would end the thread.
+
+    Raises:
+        BaseException: the first of these.
+    """
+    cdef nt_callbacks *mine = nt_get_callbacks()
+    cdef bint deeper = nt_go_deeper()
+    cdef object raised = None
+    cdef list others = None
+    if (mine.depth >= DEEPEST or (mine.depth and not deeper)) and put_off(mine, self, callbacks):
+        if deeper:
+            nt_come_back()
+        return 0
+    mine.depth += 1
+    for fn in callbacks:
+        raised = call_back(self, fn, raised)
+        while mine.put_off is not NULL:
+            others = <list>mine.put_off
+            Py_DECREF(others)  # that of the thread; the local has its own
+            mine.put_off = NULL
+            for other in others:
+                for last in <list>(<tuple>other)[1]:
+                    raised = call_back(<FutureCore>(<tuple>other)[0], last, raised)
+    mine.depth -= 1
+    if deeper:
+        nt_come_back()
+    if raised is not None:
+        raise raised
+    return 0
+
+
+cdef bint put_off(nt_callbacks *mine, FutureCore self, list callbacks) noexcept:
+    """Leave the callbacks to the one that runs; return False if there is no memory for it."""
+    cdef list those = None
+    try:
+        if mine.put_off is NULL:
+            those = [(self, callbacks)]
+            mine.put_off = <PyObject *>those
+            Py_INCREF(those)
+        else:
+            (<list>mine.put_off).append((self, callbacks))
+    except MemoryError:
+        return False
+    return True
 
 
 cdef bint await_done(FutureCore self, object timeout) except -1:
     """Sleep until the future has ended; return whether it has."""
     cdef long long limit = microseconds(timeout)
-    need_threads()
-    cdef Parker *parker = parker_get()
+    cdef Parker *parker = NULL
     cdef Place *place = NULL
     cdef bint woken = False, ours = False
+    if not limit:
+        return nt_load(&self.phase) >= CANCELLED
+    if self.standard is not None and self.standard.condition._is_owned():
+        # By a function of the standard that a signal handler has interrupted: who ends the
+        # future has to have it.
+        if nt_load(&self.phase) < CANCELLED:
+            self.standard.condition.wait(None if limit < 0 else limit // 1000000 + 1)
+        return nt_load(&self.phase) >= CANCELLED
+    need_threads()
+    parker = parker_get()
     nt_lock(&self.mutex)
     if self.phase >= CANCELLED:
         nt_unlock(&self.mutex)
@@ -319,8 +414,7 @@ cdef bint await_done(FutureCore self, object timeout) except -1:
         return True
     push(&self.parked, parker)
     nt_unlock(&self.mutex)
-    if limit:
-        place = <Place *>nt_get_place()
+    place = <Place *>nt_get_place()
     try:
         if place is not NULL:
             ours = isinstance(self, TaskCore) and (
@@ -388,20 +482,21 @@ cdef bint settle(
         if not settle_standard(self, phase, failed, value, &taken):
             return False
         nt_lock(&self.mutex)
-    parked = self.parked
-    self.parked = NULL
-    nt_unlock(&self.mutex)
     callbacks = <list>taken
     Py_DECREF(callbacks)  # ours, beside that of the local
     if phase == CANCELLED and isinstance(self, TaskCore):
+        nt_unlock(&self.mutex)
         withdraw(<TaskCore>self)
+        nt_lock(&self.mutex)
+    parked = self.parked
+    self.parked = NULL
+    nt_unlock(&self.mutex)
     if callbacks is None and deferred is not NULL:
         deferred[0] = parked
         return True
     release_all(parked)
     if callbacks is not None:
-        for fn in callbacks:
-            call_back(self, fn)
+        call_all(self, callbacks)
     return True
 
 

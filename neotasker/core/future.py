@@ -25,23 +25,24 @@ import threading
 from _thread import interrupt_main
 from collections import deque
 from concurrent.futures import CancelledError, InvalidStateError
-from contextlib import suppress
 
 from ..base.clock import monotonic
 from ..base.for_asyncio import told_to
 from ..base.green import need_threads
 from ..base.report import Reporter
-from .parking import make_parker, this_thread, wait_limit
+from ..errors import UnexpectedState
+from .parking import is_main_thread, make_parker, this_thread, wait_limit
 
 __all__ = [
     "CANCELLED",
     "FINISHED",
     "PENDING",
     "RUNNING",
+    "TRIES",
     "FutureCore",
     "Waiters",
     "follow",
-    "log_callback",
+    "report_callback",
 ]
 
 logger = Reporter("neotasker")
@@ -56,7 +57,7 @@ _WORDS = ("pending", "running", "cancelled", "finished")
 _FOLLOWERS = ((RUNNING, CANCELLED, FINISHED), (PENDING, FINISHED), (), ())
 _START = (PENDING, False, None)
 
-_TRIES = 5  # to tell those who wait for a future that it has ended
+TRIES = 5  # to tell those who wait for a future that it has ended
 _DEEPEST = 32  # callbacks that end other futures, one within the other
 
 
@@ -182,17 +183,16 @@ def _add(log, thing):
         log.append([])  # somebody else's may be before it
 
 
-def log_callback(future):
+def report_callback(future):
     """Report the exception of a callback; without memory for that, others are to be called."""
-    _standard_logger.exception("exception calling callback for %r", future)
+    try:  # noqa: SIM105 - `suppress` is a call more, for which there may be no depth left
+        _standard_logger.exception("exception calling callback for %r", future)
+    except BaseException:
+        pass
 
 
 def _call_back(future, cell, raised):
-    """Call what is in a cell, unless it was called; note what is to be raised.
-
-    Parameters:
-        raised: the list to note it in; None logs it.
-    """
+    """Call what is in a cell, unless it was called; note what is to be raised."""
     try:
         fn = cell.pop()
     except IndexError:
@@ -203,26 +203,26 @@ def _call_back(future, cell, raised):
         else:
             fn(future)
     except Exception:
-        log_callback(future)
+        report_callback(future)
     except BaseException as exc:
-        if raised is None or raised:  # one can be raised
-            log_callback(future)
+        if raised or not is_main_thread():  # one can be raised
+            report_callback(future)
         else:
             raised.append(exc)
 
 
-def _call_all(future, cells, quiet=False):
+def _call_all(future, cells):
     """Call the callbacks of an ended future, in order.
 
     A callback may end another future, whose callbacks end the next one, and so on. Beyond a
     certain depth they are put off until the callback that ended the future has returned, so
     that no chain is too long.
 
-    Parameters:
-        quiet: log also what is no `Exception`.
+    What they raise is logged. In the main thread what is no `Exception`, as Ctrl+C, is raised
+    when all have been called; in any other it would end the thread.
 
     Raises:
-        BaseException: the first that was raised and is no `Exception`; all were called.
+        BaseException: the first of these.
     """
     mine = _callbacks
     depth = mine.depth
@@ -234,7 +234,7 @@ def _call_all(future, cells, quiet=False):
         return
     mine.depth = depth + 1
     work = iter(cells)
-    raised = None if quiet else []
+    raised = []
     try:
         while True:
             try:
@@ -246,8 +246,7 @@ def _call_all(future, cells, quiet=False):
                     _call_back(*put_off.popleft(), raised)
                 break
             except BaseException as exc:  # of a signal handler, between two of them
-                if not quiet:
-                    raised.append(exc)
+                raised.append(exc)
         if raised:
             raise raised[0]
     finally:
@@ -263,8 +262,8 @@ class FutureCore:
     it. A lock to wait on exists only while somebody waits, the ``Condition`` of the
     standard only after somebody touched ``_condition``. No chain of futures that end one
     another in their callbacks is too long: see `_call_all`. What a callback raises
-    is logged; if it is no `Exception`, as Ctrl+C, it is raised to whoever ended the future,
-    when all others have been called.
+    is logged; in the main thread what is no `Exception`, as Ctrl+C, is raised to whoever ended
+    the future, when all others have been called.
 
     Assumes: a subclass derives from ``concurrent.futures.Future`` too, so that
     ``isinstance`` holds; ``Future.__init__`` is never called.
@@ -450,12 +449,11 @@ class FutureCore:
 
     # Moving on.
 
-    def _settle(self, phase, failed, value, step=None, quiet=False):
+    def _settle(self, phase, failed, value, step=None):
         """End the future, wake those who wait, run the callbacks; False if it is too late.
 
         Parameters:
             step: what the log may have of it already.
-            quiet: whatever callbacks raise is logged.
         """
         log = self._log
         if log is None:
@@ -480,22 +478,22 @@ class FutureCore:
                         return False
                     if standard is None:
                         log.append(step)
-            if self._conclude(log, step, quiet):
+            if self._conclude(log, step):
                 return True
             now, standard = _survey(log)
             if standard is not None and phase in _FOLLOWERS[now]:
                 step = (phase, failed, value, True)
                 self._enter_watched(standard, log, step)
-                if self._conclude(log, step, quiet):
+                if self._conclude(log, step):
                     return True
         except BaseException:  # of a callback, or of a signal handler: the rest is to be told
             if step is not None:
-                self._conclude(log, step, quiet)
+                self._conclude(log, step)
             raise
         self._look()
         return False
 
-    def _conclude(self, log, step, quiet):
+    def _conclude(self, log, step):
         """Tell who waits and run the callbacks, if it is by that step that the future ended.
 
         Returns:
@@ -524,10 +522,12 @@ class FutureCore:
                             cells = []
                         cells.append(thing)
                     else:
-                        with suppress(RuntimeError):  # it was, before a signal handler came
+                        try:  # noqa: SIM105
                             thing.release()
+                        except RuntimeError:  # it was, before a signal handler came between
+                            pass
                 if cells is not None:
-                    _call_all(self, cells, quiet)
+                    _call_all(self, cells)
                 break
         if error is not None:
             try:
@@ -573,7 +573,7 @@ class FutureCore:
     def _firmly(self, interrupted, step, *args):
         """Make a step of `_enter_watched`, again if it fails; return whether it succeeded."""
         error = None
-        for tries in range(_TRIES):
+        for tries in range(TRIES):
             try:
                 if tries and args:
                     step(*args, again=True)
@@ -585,7 +585,10 @@ class FutureCore:
                     interrupted.append(exc)
             else:
                 return True
-        logger.error("not everybody could be told of the end of a future", exc_info=error)
+        try:  # noqa: SIM105
+            logger.error("not everybody could be told of the end of a future", exc_info=error)
+        except BaseException:
+            pass
         return False
 
     def cancel(self):
@@ -599,7 +602,7 @@ class FutureCore:
         if self._phase == CANCELLED:
             return False
         _standard_logger.critical("Future %s in unexpected state: %s", id(self), self._state)
-        raise InvalidStateError("Future in unexpected state")
+        raise UnexpectedState("Future in unexpected state")
 
     def _set_running(self, now):
         """Move from pending to running; return False if that cannot be."""

@@ -93,6 +93,11 @@ cdef void parker_put(Parker *parker) noexcept:
         PyMem_RawFree(parker)
 
 
+cdef bint is_main_thread() except -1:
+    """Return whether this is the thread in which Ctrl+C strikes."""
+    return threading.main_thread().ident == PyThread_get_thread_ident()
+
+
 def _after_fork_in_child():
     """Free what a thread of the parent may have held."""
     memset(&_spare_mutex, 0, sizeof(nt_mutex))
@@ -135,13 +140,33 @@ cdef bint unlink_parker(Parker **head, Parker *parker) noexcept nogil:
     return False
 
 
+cdef object _index = operator.index
+cdef object _LONGEST = PY_TIMEOUT_MAX // 1000000  # seconds
+
+
 cdef long long microseconds(object timeout) except? -2:
-    """Return a timeout in the unit of the interpreter's locks; None waits for ever: -1."""
+    """Return a timeout in the unit of the interpreter's locks; None waits for ever: -1.
+
+    What is not above 0 is no time, nan among it; what is longer than a lock can wait is as
+    long as that.
+    """
     cdef double seconds
     if timeout is None:
         return -1
+    if type(timeout) is not float:
+        try:
+            if not timeout > 0:
+                return 0
+            if not isinstance(timeout, float):
+                timeout = _index(timeout)
+                if timeout > _LONGEST:
+                    return PY_TIMEOUT_MAX
+        except TypeError:
+            raise TypeError(
+                f"a timeout is an int or a float of seconds, or None, not {timeout!r}"
+            ) from None
     seconds = timeout
-    if seconds <= 0:
+    if not seconds > 0:
         return 0
     if seconds >= <double>PY_TIMEOUT_MAX * 1e-6:
         return PY_TIMEOUT_MAX

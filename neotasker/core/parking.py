@@ -19,7 +19,14 @@ from contextlib import suppress
 from operator import index
 from time import sleep
 
-__all__ = ["contend", "make_parker", "release_due", "this_thread", "wait_limit"]
+__all__ = [
+    "contend",
+    "is_main_thread",
+    "make_parker",
+    "release_due",
+    "this_thread",
+    "wait_limit",
+]
 
 this_thread = threading.local()
 """``dispatcher``: the one that this thread serves; ``place``: as what."""
@@ -34,6 +41,11 @@ def contend(acquire):
     """
     while not acquire(False):
         sleep(0)
+
+
+def is_main_thread():
+    """Return whether this is the thread in which Ctrl+C strikes."""
+    return threading.get_ident() == threading.main_thread().ident
 
 
 def make_parker():

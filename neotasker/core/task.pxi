@@ -14,6 +14,12 @@ cdef enum:
     HANDED_OUT = 4
 
 
+# Runs within runs: what the pure core has before it meets the limit of recursion. A stack of
+# half a mebibyte holds them.
+cdef enum:
+    MOST_RUNS = 200
+
+
 # What a task has at different times lies in one place: a million of them wait in fewer pages,
 # and the first touch of a page costs more than all else that is done for the tasks in it.
 
@@ -65,7 +71,7 @@ cdef class TaskCore(FutureCore):
             if not self.waiting:
                 started = self.early.started
             nt_unlock(&dispatcher.mutex)
-        elif nt_load(&self.over):
+        else:
             started = self.early.started
         return started / 1e9 if started else None
 
@@ -102,22 +108,37 @@ cdef class TaskCore(FutureCore):
         let_dispatcher_go(self)
 
     def _run(self):
-        """Run the call in this thread, unless it was cancelled."""
+        """Run the call in this thread, unless it was cancelled.
+
+        Raises:
+            KeyboardInterrupt: the call did, in the main thread, whose code is to hear of it.
+            RecursionError: a call has led to itself too often; this one has not begun.
+        """
         cdef Parker *deferred = NULL
-        if begin(self, nt_now()):
-            execute(self, NULL, &deferred)
-            release_all(deferred)
+        cdef nt_callbacks *mine = nt_get_callbacks()
+        if mine.runs >= MOST_RUNS:
+            raise RecursionError(
+                f"{MOST_RUNS} tasks run one within the other, as each is run where it is "
+                "submitted (when_full='run'): raise queue_size, or submit less in tasks"
+            )
+        mine.runs += 1
+        try:
+            if begin(self, nt_now()):
+                execute(self, NULL, &deferred)
+                release_all(deferred)
+                if self.failed and isinstance(self.value, KeyboardInterrupt):
+                    if is_main_thread():
+                        self.seen = True
+                        raise self.value
+        finally:
+            mine.runs -= 1
 
     def cancel(self):
         """Cancel the task unless it runs or has finished; return whether it is cancelled.
 
         A waiting task leaves its lane, and whoever waits for it is woken at once.
         """
-        if nt_load(&self.phase) >= CANCELLED:
-            return self.phase == CANCELLED
-        return (
-            settle(self, CANCELLED, False, None, NULL) or nt_load(&self.phase) == CANCELLED
-        )
+        return settle(self, CANCELLED, False, None, NULL) or nt_load(&self.phase) == CANCELLED
 
 
 cdef int withdraw(TaskCore self) except -1:
@@ -136,7 +157,8 @@ cdef inline bint begin(TaskCore self, long long now) noexcept:
     if begun:
         nt_store(&self.phase, RUNNING)
     nt_unlock(&self.mutex)
-    if begun:  # where a thread was free already, it is no later than the task came
+    # Where a thread was free already, it is no later than the task came.
+    if begun and not self.waiting:
         self.early.started = max(now, self.queued)
     return begun
 
@@ -217,12 +239,12 @@ cdef int execute(TaskCore self, Place *place, Parker **deferred) except -1:
         place.called_back = self.value is not None or self.standard is not None
     try:
         settle(self, FINISHED, failed, value, deferred)
-    except BaseException:  # the thread lives on, or its place would be lost
-        try:
-            logger.exception("error at the end of a task")
-        except BaseException:
-            pass
-    let_dispatcher_go(self)
+    except BaseException as exc:  # the thread lives on, or its place would be lost
+        if not isinstance(exc, Exception) and is_main_thread():
+            raise  # it was run where it was submitted
+        report_callback(self)
+    finally:
+        let_dispatcher_go(self)
     return 0
 
 

@@ -8,18 +8,18 @@ hides it from the garbage collector until it can be part of a cycle.
 
 from __future__ import annotations
 
-import threading
-
 from ..base.clock import monotonic
 from .future import (
     FINISHED,
     PENDING,
     RUNNING,
+    TRIES,
     FutureCore,
     Waiters,
     follow,
-    log_callback,
+    report_callback,
 )
+from .parking import is_main_thread
 
 __all__ = ["TaskCore"]
 
@@ -149,9 +149,9 @@ class TaskCore(FutureCore):
         except BaseException as exc:
             fn = args = kwargs = context = self._call = None
             self._finished = monotonic()
-            self._end_in_pool(True, exc, None, now is not None)
+            self._end_in_pool(True, exc)
             try:
-                if isinstance(exc, KeyboardInterrupt) and _is_main_thread():
+                if isinstance(exc, KeyboardInterrupt) and is_main_thread():
                     self._seen = True
                     raise
             finally:
@@ -168,23 +168,35 @@ class TaskCore(FutureCore):
                     self._phase = FINISHED
                     self._log = None
                     return True
-                self._end_in_pool(False, value, step, now is not None)
+                self._end_in_pool(False, value, step)
             elif len(log) == 2 and (type(log[0]) is list or type(log[1]) is list):
                 step = (FINISHED, False, value)
-                log.append(step)  # it counts, if nothing but waiters has come before
-                self._end_in_pool(False, value, step, now is not None)
+                log.append(step)  # it counts, unless something else has come before it
+                self._end_in_pool(False, value, step)
             else:
-                self._end_in_pool(False, value, None, now is not None)
+                self._end_in_pool(False, value)
             return None if _calls_back(log) else True
 
-    def _end_in_pool(self, failed, value, step, in_pool):
-        """End the task that this thread has run, which lives on whatever callbacks raise."""
-        try:
-            self._settle(FINISHED, failed, value, step, in_pool)
-        except BaseException as exc:
-            if not in_pool and isinstance(exc, KeyboardInterrupt) and _is_main_thread():
-                raise
-            log_callback(self)
+    def _end_in_pool(self, failed, value, step=None):
+        """End the task that this thread has run, which lives on whatever is raised meanwhile.
+
+        What fails for lack of memory is tried again, as those who wait must hear of it.
+        """
+        log = self._log
+        for _ in range(TRIES):
+            if log is None:
+                return
+            try:
+                if step is None:
+                    step = (FINISHED, failed, value)
+                    log.append(step)
+                self._settle(FINISHED, failed, value, step)
+                return
+            except BaseException as exc:
+                log = self._log
+                if not isinstance(exc, Exception) and is_main_thread():
+                    raise  # it was run where it was submitted
+                report_callback(self)
 
     def _withdraw(self):
         """Leave the lane and let go of the call, before the callbacks are called."""
@@ -200,10 +212,6 @@ class TaskCore(FutureCore):
         A waiting task leaves its lane, and whoever waits for it is woken at once.
         """
         return FutureCore.cancel(self)
-
-
-def _is_main_thread():
-    return threading.get_ident() == threading.main_thread().ident
 
 
 def _calls_back(log):

@@ -231,7 +231,7 @@ cdef nt_traverseproc _traverse_others = (<nt_type *>TickerCore).tp_traverse
 cdef nt_inquiry _clear_others = (<nt_type *>TickerCore).tp_clear
 
 
-cdef int show_to_collector(PyObject *op, nt_visitproc visit, void *arg) noexcept:
+cdef int show_timers_to_collector(PyObject *op, nt_visitproc visit, void *arg) noexcept:
     """Tell the collector what a ticker holds: the world stands still, nothing may change."""
     cdef Clockwork *works = (<TickerCore>op).works
     cdef unsigned int slot
@@ -247,15 +247,15 @@ cdef int show_to_collector(PyObject *op, nt_visitproc visit, void *arg) noexcept
     return _traverse_others(op, visit, arg)
 
 
-cdef int clear_for_collector(PyObject *op) noexcept:
+cdef int clear_timers_for_collector(PyObject *op) noexcept:
     """Let go of what a ticker holds that nobody can reach."""
     if (<TickerCore>op).works is not NULL:
         clear_works((<TickerCore>op).works)
     return _clear_others(op)
 
 
-(<nt_type *>TickerCore).tp_traverse = show_to_collector
-(<nt_type *>TickerCore).tp_clear = clear_for_collector
+(<nt_type *>TickerCore).tp_traverse = show_timers_to_collector
+(<nt_type *>TickerCore).tp_clear = clear_timers_for_collector
 
 
 cdef enum:

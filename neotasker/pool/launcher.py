@@ -100,7 +100,12 @@ class Launcher:
         if self._carries_context:  # neither it nor the dispatcher can travel to a process
             call = (self._dispatcher.run_elsewhere, task, context.run, *call)
         inner = self.executor.submit(*call, **(kwargs or {}))
-        inner.add_done_callback(partial(self._finished, task))
+        try:
+            inner.add_done_callback(partial(self._finished, task))
+        except BaseException as exc:
+            if inner.done() or isinstance(exc, RuntimeError):
+                raise  # of a callback of the task, in the main thread; or see `Dispatcher`
+            self.fail(task, exc)  # nobody hears how it ends: it was handed over, though
 
     def abandon(self) -> None:
         """Forget what is the parent's: in a forked child, where nobody mends."""
@@ -111,16 +116,23 @@ class Launcher:
         """End a task that has failed, or could not be handed over."""
         fn = task._get_call()[0]
         owner = fn.__self__ if type(fn) is MethodType else None  # it asks no code of the user's
-        task._end(True, error)
-        self._dispatcher.release(task)
-        if isinstance(owner, OwnRun):
-            owner.was_not_run(error)
+        try:
+            self._end(task, True, error)
+        finally:
+            if isinstance(owner, OwnRun):
+                owner.was_not_run(error)
+
+    def _end(self, task: Task[Any], failed: bool, value: Any) -> None:
+        """End a task and give back its place; in the main thread its callbacks may raise."""
+        try:
+            task._end(failed, value)
+        finally:
+            self._dispatcher.release(task)
 
     def _finished(self, task: Task[Any], inner: Future[Any]) -> None:
         error = CancelledError() if inner.cancelled() else inner.exception()
         if error is None:
-            task._end(False, inner.result())
-            self._dispatcher.release(task)
+            self._end(task, False, inner.result())
         elif isinstance(error, (CancelledError, BrokenExecutor)):
             self._fail_elsewhere(task, error)
         else:

@@ -21,9 +21,9 @@ from ..base.known_as import known_as
 from ..base.priority import TASK_NORMAL, UNLIMITED, PoolSizes, default_width, lane_of
 from ..base.report import Reporter
 from ..core import Dispatcher, Submitter
-from .task import Task
+from .task import Task, cancel_all
 from .threads import Crew, Initializer
-from .views import IdleThreads, Lane, WaitingWork, cancel_all
+from .views import IdleThreads, Lane, WaitingWork
 
 __all__ = [
     "ExecutorPool",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import uuid
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -23,6 +23,7 @@ __all__ = [
     "TASK_STATUS_STARTED",
     "Task",
     "TaskStatus",
+    "cancel_all",
     "check_target",
 ]
 
@@ -130,5 +131,29 @@ class Task(TaskCore, Progress, Future[T]):
 
 
 check_target = check_task
+
+
+def cancel_all(tasks: Iterable[Future[Any]]) -> int:
+    """Cancel tasks; return how many are cancelled.
+
+    Raises:
+        BaseException: the first that a callback raised in the main thread, as Ctrl+C; all
+            tasks were seen to.
+    """
+    cancelled = 0
+    raised: BaseException | None = None
+    for task in tasks:
+        try:
+            cancelled += task.cancel()
+        except BaseException as exc:
+            raised = raised or exc
+            cancelled += task.cancelled()
+    if raised is not None:
+        try:
+            raise raised
+        finally:
+            raised = None  # the traceback would hold the frame that holds it
+    return cancelled
+
 
 also_known_as("neotasker.task", __name__)

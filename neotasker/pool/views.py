@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from ..base.known_as import known_as
 from ..base.priority import Priority, lane_of
 from ..core import Dispatcher, Submitter
-from .task import Task
+from .task import Task, cancel_all
 
 if TYPE_CHECKING:
     from .pool import TaskPool
 
-__all__ = ["IdleThreads", "Lane", "WaitingWork", "WorkItem", "cancel_all"]
+__all__ = ["IdleThreads", "Lane", "WaitingWork", "WorkItem"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-def cancel_all(tasks: Iterable[Task[Any]]) -> int:
-    """Cancel tasks, each of them whatever the callbacks of another one raise.
-
-    Returns:
-        How many were cancelled.
-    """
-    left = iter(tasks)
-    cancelled = 0
-    try:
-        for task in left:
-            cancelled += task.cancel()
-    except BaseException:
-        cancel_all(left)
-        raise
-    return cancelled
 
 
 class WaitingWork:

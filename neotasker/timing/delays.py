@@ -11,7 +11,7 @@ from typing import Any
 
 from ..core import Dispatcher
 from ..errors import SupervisorNotStarted
-from ..pool.task import Task
+from ..pool.task import Task, cancel_all
 from .ticker import Ticker
 
 __all__ = ["DelayedTasks"]
@@ -86,7 +86,7 @@ class DelayedTasks:
         with self._lock:
             self._closed = True
             waiting = list(self._waiting)
-        return sum(task.cancel() for task in waiting)
+        return cancel_all(waiting)
 
     def abandon(self) -> None:
         """Cancel the tasks, and leave the ticker alone: in a forked child."""
