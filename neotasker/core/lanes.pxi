@@ -211,7 +211,7 @@ cdef int enqueue(Dispatcher self, TaskCore task, bint forced, Submitter view) ex
     cdef object granted = None
     cdef Place *wake = NULL
     cdef LaneState *lane = &self.lanes[task.lane_]
-    cdef bint start = False, launch = False, told = False
+    cdef bint start = False, launch = False, told = False, tried = False
     cdef long long now
     while True:
         now = nt_now()
@@ -221,7 +221,16 @@ cdef int enqueue(Dispatcher self, TaskCore task, bint forced, Submitter view) ex
             and not task.queued
             and (not self.queue_size or forced or has_room(self, task))
         ):
-            break
+            if tried or not lacks_thread(self, task.lane_):
+                break
+            # First the thread, then the task: until it is there anything may be raised, and
+            # what is refused then must not run meanwhile.
+            tried = True
+            self.threads_ += 1
+            self.starting += 1
+            nt_unlock(&self.mutex)
+            start_before(self, told)
+            continue
         nt_unlock(&self.mutex)
         granted = stand_at_door(self, task, forced, view, granted, &told)
         if granted is _RAN:
@@ -245,6 +254,19 @@ cdef int enqueue(Dispatcher self, TaskCore task, bint forced, Submitter view) ex
     elif start:
         start_for(self, task)
     return 0
+
+
+cdef inline bint lacks_thread(Dispatcher self, unsigned char lane) noexcept:
+    """Return whether one more task that comes would start a thread. The mutex is held."""
+    cdef Py_ssize_t threads
+    cdef Py_ssize_t free
+    if self.threads_ - self.aside - self.relieved >= self.max_threads:
+        return False
+    threads = self.threads_ - self.aside - self.relieved
+    free = threads - self.busy
+    if self.launcher is not None or self.active_ >= self.limits[lane]:
+        return False
+    return free <= (startable(self) if self.waiting_ else 0)
 
 
 cdef object _RAN = object()  # what `stand_at_door` returns for a task that it ran

@@ -200,6 +200,12 @@ class Lanes:
                     and not self._queue_size
                     and self._launcher is None
                     and task._queued is None
+                    and (
+                        # Who needs a thread goes the slow way.
+                        self._threads - self._active > len(self._lanes[lane])
+                        or self._threads >= self._max_threads
+                        or not self._lacks_thread(lane)
+                    )
                 )
                 if usual:
                     task._queued = now
@@ -262,6 +268,28 @@ class Lanes:
         self._report_thread()
         return False
 
+    def _lacks_thread(self, lane):
+        """Return whether one more task that comes would start a thread. The lock is held."""
+        threads = self._threads - self._aside - self._relieved
+        if (
+            threads >= self._max_threads
+            or self._launcher is not None
+            or self._active >= self._limits[lane]
+        ):
+            return False
+        free = threads - self._active + len(self._foreign) - self._dropping
+        return free <= self._startable()
+
+    def _start_before(self):
+        """Start a thread, counted already, for a task that is not in its lane yet."""
+        try:
+            self._start_thread()
+        except (RuntimeError, MemoryError):
+            if self._threads <= 1:  # who catches it counts that one back
+                raise
+            self.lose_thread()
+            self._report_thread()
+
     def _serve_the_others(self):
         """See to tasks that relied on a thread which could not be started.
 
@@ -293,10 +321,15 @@ class Lanes:
         on.
         """
         granted = error = parker = None
-        start = False
-        while True:
-            now = monotonic()
-            try:
+        start = tried = first = entered = False
+        try:
+            while True:
+                now = monotonic()
+                if first:
+                    # First the thread, then the task: until it is there anything may be
+                    # raised, and what is refused then must not run meanwhile.
+                    self._start_before()
+                    first = False
                 with self._lock:
                     refusal = self._refusal
                     bound = self._queue_size
@@ -307,6 +340,12 @@ class Lanes:
                         refusal = parker = None
                         others = self._count(1) + self._count(2) + self._count(3)
                         if forced or not bound or lane == CRITICAL or others < bound:
+                            if not tried and self._lacks_thread(lane):
+                                tried = first = True
+                                self._starting += 1
+                                self._threads += 1
+                                continue
+                            entered = True
                             task._queued = now
                             self._submitted[lane] += 1
                             if task._view is not None:
@@ -338,19 +377,22 @@ class Lanes:
                     # A thread of the pool that waited for room might wait for itself.
                     self._run_as_guest(task)
                     return
-            except BaseException:
-                if start:
-                    self.lose_thread()
-                with self._lock:
-                    if parker is not None and parker in self._space:
-                        self._space.remove(parker)
-                    elif parker is not None:
-                        self._take_space(1)
-                release_due(self._due)
+        except BaseException:
+            if start or first:
+                self.lose_thread()
+            with self._lock:
+                if parker is not None and parker in self._space:
+                    self._space.remove(parker)
+                elif parker is not None:
+                    self._take_space(1)
+            release_due(self._due)
+            if entered:
                 self._forget(task, True)
-                raise
-            finally:
-                error = None  # its traceback holds this frame
+            if start or first:
+                self._serve_the_others()
+            raise
+        finally:
+            error = None  # its traceback holds this frame
         try:
             self._carry_out(task, start)
         except BaseException as exc:

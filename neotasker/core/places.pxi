@@ -117,6 +117,21 @@ cdef int start_for(Dispatcher self, TaskCore task) except -1:
     return 0
 
 
+cdef int start_before(Dispatcher self, bint told) except -1:
+    """Start a thread, counted already, for a task that is not in its lane yet."""
+    try:
+        start_one(self)
+    except BaseException as exc:
+        if isinstance(exc, (RuntimeError, MemoryError)) and self.threads_:
+            report_thread(self)
+            return 0
+        if told:
+            pass_room_on(self)
+        serve_the_others(self)
+        raise
+    return 0
+
+
 cdef int serve_the_others(Dispatcher self) except -1:
     """See to tasks that relied on a thread which could not be started.
 
