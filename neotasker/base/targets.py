@@ -24,6 +24,7 @@ __all__ = [
     "close_unseen",
     "is_async",
     "kind_of_target",
+    "see_to_result",
 ]
 
 Kind = (
@@ -33,8 +34,8 @@ Kind = (
     | Literal["generator"]
     | Literal["async generator"]
 )
-"""What a call does: runs; makes a coroutine; makes something else that is to be awaited, as
-its author says; makes a generator, or an async one, and runs nothing."""
+"""What a call does: runs; makes a coroutine, or is said to; makes a generator that is to be
+awaited (``types.coroutine``); makes a generator, or an async one, and runs nothing."""
 
 INERT = frozenset((type(None), bool, int, float, str, bytes, list, tuple, dict, set))
 """Types of results that wait for nobody to run them."""
@@ -66,7 +67,7 @@ def kind_of_target(fn: Any) -> Kind:
             fn = fn.__func__
             continue
         if _is_marked(_attributes_of(fn)):
-            return "awaitable"
+            return "async"
         call = _find_call(kind)
         if call is _PARTIAL_CALL:
             fn = fn.func
@@ -111,8 +112,10 @@ def _kind_of_function(fn: FunctionType) -> Kind:
         return "async"
     if flags & _ASYNC_GENERATOR:
         return "async generator"
-    if flags & _ITERABLE_COROUTINE or _is_marked(fn.__dict__):
+    if flags & _ITERABLE_COROUTINE:
         return "awaitable"
+    if _is_marked(fn.__dict__):
+        return "async"
     return "generator" if flags & _GENERATOR else "plain"
 
 
@@ -222,3 +225,25 @@ def close_unseen(result: Any) -> str | None:
         except BaseException:
             return "a coroutine"
     return "an awaitable"
+
+
+def see_to_result(owner: Any, title: str, fn: Any, result: Any, log: Any) -> None:
+    """Close what a plain target has returned in place of running it, and say so once.
+
+    Parameters:
+        owner: whose target it is; it has an attribute ``_told_of_result``.
+        title: the owner, for people to read.
+        fn, result: the target, and what it has returned.
+        log: where that is said.
+    """
+    what = close_unseen(result)
+    if what is not None and not owner._told_of_result:
+        owner._told_of_result = True
+        log.error(
+            "%s: %r has returned %s, which nobody will run: make it an async function where "
+            "these are taken, or have it give its coroutine to an aloop "
+            "(aloop.spawn_coroutine_threadsafe)",
+            title,
+            fn,
+            what,
+        )

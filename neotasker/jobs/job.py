@@ -16,7 +16,7 @@ from ..base.known_as import also_known_as, known_as
 from ..base.priority import TASK_NORMAL, lane_of
 from ..base.report import Reporter
 from ..base.seconds import interval_seconds, real_seconds, seconds
-from ..base.targets import INERT, check_called, close_unseen
+from ..base.targets import INERT, check_called, see_to_result
 from ..core import JobCore, TimerCore
 from ..pool.launcher import OwnRun, has_strayed, keeps_threads
 from ..timing.cron import Cron
@@ -442,7 +442,7 @@ class AsyncJob(JobCore, OwnRun):
             try:
                 result = self._call()
                 if type(result) not in INERT:
-                    self._see_to_result(result)
+                    see_to_result(self, f"job {self.name}", self.target, result, logger)
             except BaseException as exc:
                 self._failed(exc)
             self.last_duration = scheduler._now() - began
@@ -461,19 +461,6 @@ class AsyncJob(JobCore, OwnRun):
                     self._scheduler._count_out_of_pool()
         if again:
             self._hand_over()
-
-    def _see_to_result(self, result: Any) -> None:
-        """Close what the target has returned in place of running it, and say so once."""
-        what = close_unseen(result)
-        if what is not None and not self._told_of_result:
-            self._told_of_result = True
-            logger.error(
-                "job %s: its target %r has returned %s, which nobody will run: make the target "
-                "async, or have it return what it has done",
-                self.name,
-                self.target,
-                what,
-            )
 
     def _failed(self, exc: BaseException) -> None:
         self.last_error = _without_our_frames(exc)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..base.known_as import also_known_as, known_as, parted
 from ..base.report import Reporter
-from ..base.targets import INERT, check_callback, close_unseen
+from ..base.targets import INERT, check_callback, see_to_result
 from ..core import Dispatcher
 from ..errors import SupervisorNotStarted
 from ..pool.task import Task
@@ -129,7 +129,7 @@ class PooledTimer:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("exception in timer callback %r", self._fn, exc_info=error)
         elif not task.cancelled() and type(result := task.result()) not in INERT:
-            self._see_to_result(result)
+            see_to_result(self, "timer", self._fn, result, logger)
         again: Task[Any] | None = None
         with self._lock:
             self._task = None
@@ -145,18 +145,6 @@ class PooledTimer:
                 self._timer = self._ticker.call_every(self.interval, self._fire, missed="delay")
         if again is not None:
             self._enter(again)
-
-    def _see_to_result(self, result: Any) -> None:
-        """Close what the callback has returned in place of running it, and say so once."""
-        what = close_unseen(result)
-        if what is not None and not self._told_of_result:
-            self._told_of_result = True
-            logger.error(
-                "timer callback %r has returned %s, which nobody will run: have it give that "
-                "to an aloop (aloop.spawn_coroutine_threadsafe), or return what it has done",
-                self._fn,
-                what,
-            )
 
     def __repr__(self) -> str:
         every = "once" if self.interval is None else f"every {self.interval} s"

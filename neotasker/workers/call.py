@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextvars
-import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from ..base.signatures import parameters_of, why_not_called
-from ..base.targets import INERT, close_unseen, is_async
+from ..base.targets import INERT, is_async
 
 __all__ = [
     "INERT",
@@ -19,10 +18,7 @@ __all__ = [
     "check_callable",
     "is_async",
     "keywords_of",
-    "see_to_result",
 ]
-
-logger = logging.getLogger("neotasker")
 
 
 class Call:
@@ -126,17 +122,3 @@ def check_arguments(
     raise TypeError(
         f"worker {title}: no run could call its target, {fn!r}: {reason}. {way.capitalize()}"
     )
-
-
-def see_to_result(worker: Any, fn: Any, result: Any) -> None:
-    """Close what a plain target has returned in place of running it, and say so once."""
-    what = close_unseen(result)
-    if what is not None and not worker._told_of_result:
-        worker._told_of_result = True
-        logger.error(
-            "worker %s: its target %r has returned %s, which nobody will run: make the target "
-            "async, or have it return what it has done",
-            worker._title,
-            fn,
-            what,
-        )

@@ -13,11 +13,12 @@ from typing import Any, Protocol
 
 from ..base.report import Reporter
 from ..base.seconds import acquire_within
+from ..base.targets import INERT, see_to_result
 from ..core import Tally
 from ..host import Host
 from ..loops.port import LoopPort, wait_on
 from ..timing.loopclock import Timing
-from .call import INERT, Call, see_to_result
+from .call import Call
 
 __all__ = [
     "Life",
@@ -271,7 +272,8 @@ class Life:
             except BaseException:
                 self.failed()
         elif type(result) not in INERT:
-            see_to_result(self.worker, self.call.run, result)
+            worker = self.worker
+            see_to_result(worker, f"worker {worker._title}", self.call.run, result, logger)
         if result is False:
             self.finished()
 

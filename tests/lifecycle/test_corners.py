@@ -287,14 +287,15 @@ def test_a_signature_that_cannot_be_read_at_once_is_read_again(nt, monkeypatch):
     failures = [SystemError("AST constructor recursion depth mismatch")] * 3
     signature = inspect.signature
 
-    def refuse(fn):
+    def refuse(fn, **how):
         if failures:
             raise failures.pop()
-        return signature(fn)
+        return signature(fn, **how)
 
     monkeypatch.setattr(inspect, "signature", refuse)
-    assert [p.name for p in parameters_of(lambda a, *, b: None)] == ["a", "b"]
+    assert [p.name for p in parameters_of(len)] == ["obj"]
     failures += [SystemError("again")] * 100
-    assert parameters_of(nothing) is None
+    assert parameters_of(len) is None
+    assert [p.name for p in parameters_of(lambda a, *, b: None)] == ["a", "b"]
     failures.clear()
     assert parameters_of(7) is None
