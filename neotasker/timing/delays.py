@@ -57,9 +57,17 @@ class DelayedTasks:
                     "stop(), or after the next start()"
                 )
             self._waiting.add(task)
-        enter = (dispatcher or self._dispatcher).enqueue
-        timer = self._ticker.call_later(delay, self._enter, task, enter)
-        task.add_done_callback(partial(self._ended, timer))
+        timer = None
+        try:
+            enter = (dispatcher or self._dispatcher).enqueue
+            timer = self._ticker.call_later(delay, self._enter, task, enter)
+            task.add_done_callback(partial(self._ended, timer))
+        except BaseException:  # nobody will have the task
+            if timer is not None:
+                timer.cancel()
+            with self._lock:
+                self._waiting.discard(task)
+            raise
 
     def _enter(self, task: Task[Any], enqueue: Callable[[Task[Any]], object]) -> None:
         with self._lock:
@@ -73,6 +81,9 @@ class DelayedTasks:
         except (RuntimeError, MemoryError) as exc:  # there is no thread for it, say
             with suppress(InvalidStateError):  # it was cancelled meanwhile
                 task.set_exception(exc)
+        except BaseException:
+            task.cancel()
+            raise
 
     def _ended(self, timer: Any, task: Task[Any]) -> None:
         if self._abandoned:

@@ -115,15 +115,24 @@ class PooledTimer:
             self._missed += 1
 
     def _make(self) -> Task[Any]:
+        task: Task[Any] = self._context.run(
+            self._dispatcher.make, self._fn, self._args, None, self._lane
+        )
         self.runs += 1
-        return self._context.run(self._dispatcher.make, self._fn, self._args, None, self._lane)
+        return task
 
     def _enter(self, task: Task[Any]) -> None:
-        task.add_done_callback(self._ended)
         try:
+            task.add_done_callback(self._ended)
             self._dispatcher.enqueue(task)
         except SupervisorNotStarted:  # it stops, and its timers with it
             self.cancel()
+        except BaseException:  # the next fire makes another run
+            task.cancel()
+            with self._lock:
+                if self._task is task:
+                    self._task = None
+            raise
 
     def _ended(self, task: Task[Any]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -136,13 +145,14 @@ class PooledTimer:
             if self._cancelled:
                 return
             if self._owed:
-                self._owed -= 1
                 again = self._task = self._make()
+                self._owed -= 1
             elif self._late_since is not None and self.interval is not None:
                 late = self._ticker.now() - self._late_since
+                timer = self._ticker.call_every(self.interval, self._fire, missed="delay")
                 self._missed += 1 + int(late / self.interval) + self._timer.missed
                 self._late_since = None
-                self._timer = self._ticker.call_every(self.interval, self._fire, missed="delay")
+                self._timer = timer
         if again is not None:
             self._enter(again)
 
