@@ -214,7 +214,7 @@ class AsyncJobScheduler:
             ValueError: a value is out of range, or makes no sense beside another.
             ImportError: *cron* is given and ``cronsim`` is not installed.
         """
-        need_stack()
+        need_stack(32)
         made = AsyncJob(self, target, **job)
         try:
             with self._lock:
