@@ -71,6 +71,31 @@ class ThreadSet(set[threading.Thread]):
         return iter(list(frozenset(self)))
 
 
+class Begun(threading.Event):
+    """What whoever starts a thread waits on until it is there.
+
+    A handler that raises in the standard's own may leave a lock of it taken, on which the
+    thread then waits for ever. This has one waiter and nothing to leave taken.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._gate = allocate_lock()
+        self._gate.acquire()
+
+    def set(self) -> None:
+        """Let the waiter go on."""
+        self._flag = True
+        with suppress(RuntimeError):  # it was set before
+            self._gate.release()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until it is set."""
+        if not self._flag:
+            self._gate.acquire(timeout=-1 if timeout is None else timeout)
+        return self._flag
+
+
 class Initializer:
     """What each thread of a pool calls before its first task.
 
@@ -172,6 +197,8 @@ class Crew:
                 name=f"{self.prefix}_{number}",
                 daemon=self.daemon,
             )
+            if hasattr(thread, "_started"):
+                thread._started = Begun()
             self.threads.add(thread)
             thread.start()
             ticket.give(True)
