@@ -23,7 +23,6 @@ from .base.seconds import check_delay
 from .compat.older_names import OlderNames
 from .lifecycle.start import logger
 from .loops.aloop import ALoop, LoopFactory
-from .observe.info import AloopInfo, SchedulerInfo, SupervisorInfo, pool_figures
 from .pool.pool import SupervisedPool, WhenFull, check_executor, width_of
 from .pool.task import (
     TASK_STATUS_CANCELED,
@@ -34,11 +33,12 @@ from .pool.task import (
     TASK_STATUS_STARTED,
     Task,
 )
-from .timing.pooled_timer import PooledTimer
-from .timing.ticker import Missed
 
 if TYPE_CHECKING:
     from .jobs.scheduler import AsyncJob, AsyncJobScheduler
+    from .observe.info import SupervisorInfo
+    from .timing.pooled_timer import PooledTimer
+    from .timing.ticker import Missed
 
 __all__ = [
     "TASK_CRITICAL",
@@ -227,6 +227,8 @@ class TaskSupervisor(OlderNames):
     ) -> PooledTimer:
         lane = lane_of(priority)
         self.require_started("a timer")
+        from .timing.pooled_timer import PooledTimer  # not before somebody sets one
+
         return PooledTimer(
             self._ticker, self._dispatcher, delay, fn, args, lane, interval, missed
         )
@@ -446,6 +448,9 @@ class TaskSupervisor(OlderNames):
             tt: ``TT_THREAD``, ``TT_MP``, or None for both: add ``tasks``, those of
                 `get_tasks` by id, which are what they are and do not pickle.
         """
+        # Not before somebody asks: an import is to be quick.
+        from .observe.info import AloopInfo, SchedulerInfo, SupervisorInfo, pool_figures
+
         info = SupervisorInfo(id=self.id, active=self.active, pool=pool_figures(self._pool))
         if self._processes is not None:
             info.mp_pool = pool_figures(self._processes)
