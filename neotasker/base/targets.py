@@ -47,9 +47,12 @@ _GENERATOR, _COROUTINE, _ITERABLE_COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x10
 
 _MOST = 50  # partials of partials, and objects whose __call__ is an object
 
-# By name of the module, the attribute by which it is said that a call makes a coroutine.
-# Who has not imported the module has not marked anything with its mark.
-_MARKS = (("inspect", "_is_coroutine_mark"), ("asyncio.coroutines", "_is_coroutine"))
+# The attributes by which it is said that a call makes a coroutine, and where their value is.
+# Who has not imported the module has not marked anything with it.
+_MARKS = (
+    ("_is_coroutine_marker", "inspect", "_is_coroutine_mark"),
+    ("_is_coroutine", "asyncio.coroutines", "_is_coroutine"),
+)
 
 
 def kind_of_target(fn: Any) -> Kind:
@@ -123,9 +126,9 @@ def _is_marked(attributes: Any) -> bool:
     """Return whether attributes say that a call makes a coroutine."""
     if type(attributes) is not dict or not attributes:
         return False
-    for name, mark in _MARKS:
-        given = attributes.get(mark)
-        if given is not None and given is getattr(sys.modules.get(name), mark, attributes):
+    for attribute, module, name in _MARKS:
+        given = attributes.get(attribute)
+        if given is not None and given is getattr(sys.modules.get(module), name, attributes):
             return True
     return False
 
