@@ -85,7 +85,9 @@ class TickerCore(Heap):
     def _add(self, when, interval, policy, callback, args, slack):
         kind = type(callback)
         if kind is not BuiltinFunctionType and (
-            kind is not FunctionType or callback.__code__.co_flags & NOT_PLAIN
+            kind is not FunctionType
+            or callback.__code__.co_flags & NOT_PLAIN
+            or callback.__dict__
         ):
             check_callback(callback)
         timer = object.__new__(self._timer_type)
