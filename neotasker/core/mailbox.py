@@ -8,13 +8,17 @@ that do one thing at a time.
 
 from __future__ import annotations
 
+from collections import deque
+from contextlib import suppress
+from itertools import repeat
+
 from ..base.report import Reporter
 
 __all__ = ["Mailbox"]
 
 logger = Reporter("neotasker")
 
-_GONE = object()
+_popleft = deque.popleft
 _TRIES = 3  # to announce what others rely on
 
 
@@ -29,8 +33,9 @@ class Mailbox:
     be called from any thread. A wake-up too many does no harm.
 
     There is no lock that a signal handler or finalizer could find taken by its own thread.
-    The items are in a dictionary, and ``quiet`` is there while no wake-up is on its way; one
-    operation of either is atomic and ordered. Who posts puts the item in before the look at
+    The items are in a deque, and ``quiet`` is there while no wake-up is on its way; one
+    operation of either is atomic and ordered. Each item has an entry that is equal to nothing
+    else: who takes that out has the item. Who posts puts the item in before the look at
     ``quiet``; `drain` puts ``quiet`` back before the look at the items. So one of the two
     sees the other, also if one runs in the middle of the other. In the same way `close` and
     `post` see each other.
@@ -41,7 +46,7 @@ class Mailbox:
     def __init__(self, wake, handle):
         self._wake = wake
         self._handle = handle
-        self._items = {}  # by keys that are equal to nothing else
+        self._items = deque()
         self._quiet = {None}
         self._closed = False
 
@@ -52,13 +57,13 @@ class Mailbox:
         """
         if self._closed:
             return False
-        key = object()
+        entry = repeat(item)
         items, quiet = self._items, self._quiet
         mine = False  # the wake-up
         try:
-            items[key] = item
+            items.append(entry)
             if self._closed:  # and `close` may have looked before
-                return items.pop(key, _GONE) is _GONE
+                return not _take(items, entry)
             if quiet:
                 quiet.pop()
                 mine = True
@@ -66,8 +71,13 @@ class Mailbox:
         except BaseException as exc:
             if not mine and type(exc) is KeyError:
                 return True  # somebody else has taken it
-            lost = items.pop(key, _GONE) is not _GONE
-            quiet.add(None)  # first: near the limit of recursion nothing else is possible
+            # Inline: near the limit of recursion there is no other call of Python to be had.
+            quiet.add(None)
+            try:
+                items.remove(entry)
+                lost = True
+            except ValueError:
+                lost = False
             if items:
                 self._pass_on()
             if lost or not isinstance(exc, Exception):
@@ -94,17 +104,23 @@ class Mailbox:
     def drain(self):
         """Handle what was posted: called in the loop's thread."""
         self._quiet.add(None)
-        items = self._items
+        items, handle = self._items, self._handle
+        batch = []
+        done = 0
         try:
-            for key in list(items):
-                item = items.pop(key, _GONE)
-                if item is _GONE:
-                    continue
+            # In one call: no handler of a signal comes between taking and knowing it.
+            with suppress(IndexError):  # somebody has taken out his own
+                batch.extend(map(_popleft, repeat(items, len(items))))
+            for entry in batch:
+                item = next(entry)
                 try:
-                    self._handle(item)
+                    # In one line: nothing comes between the count and the call.
+                    (done := done + 1) and handle(item)
                 except BaseException:
                     logger.exception("exception in the handler of a mailbox")
+                item = None
         except BaseException:  # a signal's handler: the rest is for another time
+            items.extendleft(reversed(batch[done:]))
             self._pass_on()
             raise
         finally:
@@ -114,8 +130,13 @@ class Mailbox:
     def close(self):
         """Refuse further items and return those that were not handled."""
         self._closed = True
-        taken = [self._items.pop(key, _GONE) for key in list(self._items)]
-        return [item for item in taken if item is not _GONE]
+        rest = []
+        while self._items:
+            try:
+                rest.append(next(self._items.popleft()))
+            except IndexError:  # who posted it has taken it out
+                break
+        return rest
 
     def abandon(self, handle=None):
         """Do what `close` does, in a forked child.
@@ -129,3 +150,12 @@ class Mailbox:
 
     def __len__(self):
         return len(self._items)
+
+
+def _take(items, entry):
+    """Take an entry out; return False if somebody else has it."""
+    try:
+        items.remove(entry)
+    except ValueError:
+        return False
+    return True

@@ -208,6 +208,8 @@ class SerialCore:
         self._pending.add(None)
         if not self._life.begun and not self._life.want():
             return False
+        if not self._idle:
+            return False
         mine = []
         try:
             # In one call: no handler of a signal comes between taking and knowing it.
