@@ -23,6 +23,7 @@ from ..timing.cron import Cron
 from ..timing.due import DueTimes
 from ..timing.loopclock import Timing
 from ..timing.ticker import Missed
+from .frames import without_frames_of
 
 __all__ = ["AsyncJob"]
 
@@ -463,20 +464,8 @@ class AsyncJob(JobCore, OwnRun):
             self._hand_over()
 
     def _failed(self, exc: BaseException) -> None:
-        self.last_error = _without_our_frames(exc)
+        self.last_error = without_frames_of(exc, globals())
         logger.error("exception in job %s", self.name, exc_info=exc)
-
-
-def _without_our_frames(exc: BaseException) -> BaseException:
-    """Return an exception whose traceback begins with code of the user's.
-
-    A frame of ours refers to the job, which keeps the exception: so nothing would be freed
-    before the collector comes.
-    """
-    frames = exc.__traceback__
-    while frames is not None and frames.tb_frame.f_globals is globals():
-        frames = frames.tb_next
-    return exc.with_traceback(frames)
 
 
 def _count(name: str, value: Any, least: int) -> int:
