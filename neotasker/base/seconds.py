@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ __all__ = [
     "SHORTEST",
     "acquire_within",
     "check_delay",
+    "epoch_of",
     "interval_seconds",
     "join_within",
     "real_seconds",
@@ -127,6 +129,21 @@ def wait_seconds(wait: Any) -> float | None:
     if not 0 <= number < math.inf:
         raise ValueError(f"wait must be True, False or seconds from 0, not {wait!r}")
     return number
+
+
+def epoch_of(moment: Any) -> float | None:
+    """Return a datetime, or seconds since the epoch, as such seconds; None stays None.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(moment, datetime.datetime):
+        return moment.timestamp()
+    if moment is None:
+        return None
+    if isinstance(moment, bool) or not isinstance(moment, (int, float)):
+        raise TypeError(f"until must be a datetime or seconds since the epoch, not {moment!r}")
+    return float(moment)
 
 
 # Waits. What the system's locks take is bounded: by 49 days on Windows, by 292 years

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from ..base.known_as import also_known_as, known_as
 from ..base.priority import TASK_NORMAL, lane_of
 from ..base.report import Reporter
-from ..base.seconds import interval_seconds, real_seconds, seconds
+from ..base.seconds import epoch_of, interval_seconds, real_seconds, seconds
 from ..base.targets import INERT, check_called, see_to_result
 from ..core import JobCore, TimerCore
 from ..pool.launcher import OwnRun, has_strayed, keeps_threads
@@ -110,7 +110,7 @@ class AsyncJob(JobCore, OwnRun):
                     f"a job that is to run {self._limit} times needs interval= or cron="
                 )
             self._limit = 1
-        self._until = _epoch(until)
+        self._until = epoch_of(until)
         self._policy: Missed = missed
         self._is_async = kind in ("async", "awaitable")
         self._told_of_result = False
@@ -474,16 +474,6 @@ def _count(name: str, value: Any, least: int) -> int:
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {value!r}")
     return value
-
-
-def _epoch(moment: Any) -> float | None:
-    if isinstance(moment, datetime.datetime):
-        return moment.timestamp()
-    if moment is None:
-        return None
-    if isinstance(moment, bool) or not isinstance(moment, (int, float)):
-        raise TypeError(f"until must be a datetime or seconds since the epoch, not {moment!r}")
-    return float(moment)
 
 
 also_known_as("neotasker.job", __name__)
