@@ -41,6 +41,7 @@ class Elsewhere:
         self._ports = registry.foreign_ports()
         for scheduler in job_schedulers:
             self._ports += scheduler._foreign_ports()
+        self._told: dict[asyncio.Task[Any], object] = {}  # who has cancelled them
         self.loops = [port.loop for port in self._ports]
 
     def __contains__(self, loop: asyncio.AbstractEventLoop | None) -> bool:
@@ -69,11 +70,12 @@ class Elsewhere:
             pause.wait(_GLANCE)
 
     def cancel(self) -> int:
-        """Have the tasks cancelled; return how many there are."""
+        """Have the tasks cancelled, each once; return how many of them are told now."""
         told = 0
+        me = object()  # among those who cancel at the same time
         for port, task, _ in self.tasks():
-            if not port.rests and port.post(partial(_cancel, task)):
-                told += 1
+            if not port.rests and self._told.setdefault(task, me) is me:
+                told += port.post(partial(_cancel, task))
         return told
 
     def still_running(

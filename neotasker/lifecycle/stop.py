@@ -173,6 +173,13 @@ class Stop:
         """Do as a stop that was told to cancel tasks: coroutines on other loops, too."""
         self._cancel = True
         self.hurry()
+        self._cancel_elsewhere()
+
+    def _cancel_elsewhere(self) -> None:
+        if self._with_schedulers:
+            cancelled = self.elsewhere.cancel()
+            with self._lock:
+                self._cancelled += cancelled
 
     def moment(self) -> StopReport:
         """Return a report of how it stands now."""
@@ -337,9 +344,7 @@ class Stop:
             return
         self.elsewhere.settle(self._at_most(_GRACE if self._cancel else _SETTLES))
         if self._cancel:
-            cancelled = self.elsewhere.cancel()
-            with self._lock:
-                self._cancelled += cancelled
+            self._cancel_elsewhere()
             self.elsewhere.settle(self._at_most(_SETTLES))
 
     def _at_most(self, seconds: float) -> float:

@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from helpers import Blocker, run_python
+from helpers import Blocker, run_python, wait_until
 
 
 @pytest.fixture
@@ -467,6 +467,23 @@ def test_cancel_tasks_cancels_runs_on_a_loop_of_the_program(nt, supervisor, loop
     assert ends == [True]
     assert report.cancelled == 1
     assert report.still_running == []
+
+
+def test_a_second_stop_may_cancel_what_the_first_waits_for(nt, supervisor, loop):
+    running = threading.Event()
+
+    async def slow(**kwargs):
+        running.set()
+        await asyncio.sleep(3600)
+
+    nt.background_worker(supervisor=supervisor, interval=0.01)(slow).start(_loop=loop)
+    assert running.wait(10)
+    first = threading.Thread(target=supervisor.stop)
+    first.start()
+    wait_until(lambda: not supervisor.active)
+    report = supervisor.stop(cancel_tasks=True)
+    first.join()
+    assert (report.cancelled, report.still_running) == (1, [])
 
 
 @pytest.mark.parametrize("bound", [{"timeout": 0.2}, {"wait": 0.2}], ids=str)
