@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from ..workers.in_loop import LoopRuns
-
 __all__ = ["Stacks", "stack_of_task", "title_of_task"]
 
 # Where a coroutine, a generator, and one that is both have their frame, and what they await.
@@ -51,6 +49,8 @@ def stack_of_task(task: asyncio.Task[Any]) -> str:
 
 def _frames_of(coro: Any) -> Iterator[FrameType]:
     """Give the frames of a coroutine that waits, and of what it waits for, outermost first."""
+    from ..workers.in_loop import LoopRuns  # not before a report asks
+
     while coro is not None:
         found = [(getattr(coro, name, None), inner) for name, inner in _KINDS]
         frame, inner = next((pair for pair in found if pair[0] is not None), (None, ""))
