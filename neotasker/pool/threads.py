@@ -208,8 +208,9 @@ class Crew:
                     self.threads.discard(thread)
                 self._give_back(number, ticket)
             reason = exc.__context__
-            if isinstance(exc, RuntimeError) and reason is not None and reason is not outside:
-                # The standard's `start` stumbled over what a handler raised in it.
+            stumbled = isinstance(exc, (KeyError, RuntimeError))
+            if stumbled and reason is not None and reason is not outside:
+                # That is what a handler raised in the standard's `start`, which then failed.
                 raise reason from None
             raise
 
