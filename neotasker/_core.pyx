@@ -74,8 +74,8 @@ cdef extern from "_platform.h":
         int runs
         PyObject *put_off
     nt_callbacks *nt_get_callbacks() nogil
-    bint nt_go_deeper()
-    void nt_come_back()
+    int nt_need_room() except -1
+    bint nt_has_room()
     int nt_make_memory_error() except -1
     PyObject *nt_take_exception()
     void nt_hide(PyObject *op)

@@ -214,15 +214,22 @@ static __thread nt_callbacks nt_own_callbacks = {0, 0, NULL};
 #endif
 static inline nt_callbacks *nt_get_callbacks(void) { return &nt_own_callbacks; }
 
-/* Begin a call that may lead to itself; return 0 if the stack has no room for it. */
-static inline int nt_go_deeper(void) {
-    if (Py_EnterRecursiveCall("") == 0) {
+/* Raise RecursionError and return -1 if the stack has no room for one more call. */
+static inline int nt_need_room(void) {
+    if (Py_EnterRecursiveCall(" before a future is told of its end") != 0) {
+        return -1;
+    }
+    Py_LeaveRecursiveCall();
+    return 0;
+}
+/* The same as a question. */
+static inline int nt_has_room(void) {
+    if (nt_need_room() == 0) {
         return 1;
     }
     PyErr_Clear();
     return 0;
 }
-static inline void nt_come_back(void) { Py_LeaveRecursiveCall(); }
 
 /* Made beforehand, for when there is no memory even for the exception that says so. */
 static PyObject *nt_memory_error = NULL;

@@ -174,6 +174,7 @@ cdef class FutureCore:
         """Call ``fn(future)`` when the future ends; at once if it has."""
         cdef list fresh = [fn]
         cdef bint done
+        nt_need_room()
         nt_lock(&self.mutex)
         try:
             done = self.phase >= CANCELLED
@@ -189,6 +190,7 @@ cdef class FutureCore:
 
     def cancel(self):
         """Cancel the future unless it runs or has finished; return whether it is cancelled."""
+        nt_need_room()
         return settle(self, CANCELLED, False, None, NULL) or nt_load(&self.phase) == CANCELLED
 
     def set_running_or_notify_cancel(self):
@@ -208,6 +210,7 @@ cdef class FutureCore:
 
     def set_result(self, result):
         """End the future with a result."""
+        nt_need_room()
         if not settle(self, FINISHED, False, result, NULL):
             raise InvalidStateError(f"{self._state}: {self!r}")
 
@@ -219,6 +222,7 @@ cdef class FutureCore:
         """
         if exception is not None and not isinstance(exception, BaseException):
             check_exception(exception)
+        nt_need_room()
         if not settle(self, FINISHED, exception is not None, exception, NULL):
             raise InvalidStateError(f"{self._state}: {self!r}")
 
@@ -351,13 +355,11 @@ cdef int call_all(FutureCore self, list callbacks) except -1:
         BaseException: the first of these.
     """
     cdef nt_callbacks *mine = nt_get_callbacks()
-    cdef bint deeper = nt_go_deeper()
     cdef object raised = None
     cdef list others = None
-    if (mine.depth >= DEEPEST or (mine.depth and not deeper)) and put_off(mine, self, callbacks):
-        if deeper:
-            nt_come_back()
-        return 0
+    if mine.depth >= DEEPEST or (mine.depth and not nt_has_room()):
+        if put_off(mine, self, callbacks):
+            return 0
     mine.depth += 1
     for fn in callbacks:
         raised = call_back(self, fn, raised)
@@ -369,8 +371,6 @@ cdef int call_all(FutureCore self, list callbacks) except -1:
                 for last in <list>(<tuple>other)[1]:
                     raised = call_back(<FutureCore>(<tuple>other)[0], last, raised)
     mine.depth -= 1
-    if deeper:
-        nt_come_back()
     if raised is not None:
         raise raised
     return 0

@@ -139,26 +139,19 @@ def _survey(log):
     It calls as deep as what is to be done at the end does, down to a callback: so where the
     limit of recursion is near, it is met before anything was done.
     """
+    _go_deep(3)
     if len(log) == 1 and type(log[0]) is list:
-        _go_deep()
         return PENDING, None
-    now = _follow_below(log)
+    now = follow(log)
     for step in log:
         if type(step) is Standard:
             return now[0], step
     return now[0], None
 
 
-def _follow_below(log):
-    return follow(log)
-
-
-def _go_deep():
-    _go_deeper()
-
-
-def _go_deeper():
-    pass
+def _go_deep(levels):
+    if levels:
+        _go_deep(levels - 1)
 
 
 def _add(log, thing):

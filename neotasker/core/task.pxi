@@ -138,6 +138,7 @@ cdef class TaskCore(FutureCore):
 
         A waiting task leaves its lane, and whoever waits for it is woken at once.
         """
+        nt_need_room()
         return settle(self, CANCELLED, False, None, NULL) or nt_load(&self.phase) == CANCELLED
 
 
