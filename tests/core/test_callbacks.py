@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib.util
 import itertools
 import signal
 import sys
@@ -541,5 +542,41 @@ def test_tasks_that_submit_runs_may_submit_to_the_limit(nt):
         go_on.set()
         pool.shutdown()
         """
+    )
+    assert ran.out == "well\n", ran
+
+
+# Memory.
+
+
+def test_a_task_that_fails_without_memory_ends_with_an_exception(nt):
+    if not nt.COMPILED:
+        pytest.skip("Python itself needs memory at each step")
+    if importlib.util.find_spec("_testcapi") is None:
+        pytest.skip("this interpreter was built without the means to let allocations fail")
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        pytest.skip("these means do not go with several threads at once")
+    ran = run_python(
+        """
+        import _testcapi, logging
+        from neotasker import TaskPool
+        logging.disable(logging.CRITICAL)
+        pool = TaskPool(1)
+        pool.submit(int).result()
+
+        def fail(number, error):
+            _testcapi.set_nomemory(number, number + 1)
+            raise error
+
+        for number in range(40):
+            task = pool.submit(fail, number, ValueError("x"))
+            while not task.done():
+                pass
+            _testcapi.remove_mem_hooks()
+            assert isinstance(task.exception(0), BaseException), task
+            assert pool.submit(pow, 2, 3).result(10) == 8
+        print("well")
+        """,
+        env={"COVERAGE_PROCESS_CONFIG": None},
     )
     assert ran.out == "well\n", ran
