@@ -73,6 +73,12 @@ cdef class Mailbox:
                 except BaseException:  # not even a call is possible: the others go on
                     pass
 
+    def shut(self):
+        """Refuse further items; those that came before can be drained."""
+        nt_lock(&self.mutex)
+        self.closed = True
+        nt_unlock(&self.mutex)
+
     def close(self):
         """Refuse further items and return those that were not handled."""
         cdef list items = None

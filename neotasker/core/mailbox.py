@@ -127,6 +127,10 @@ class Mailbox:
             # What an item has raised may know this frame, which must not lead back to it.
             item = None
 
+    def shut(self):
+        """Refuse further items; those that came before can be drained."""
+        self._closed = True
+
     def close(self):
         """Refuse further items and return those that were not handled."""
         self._closed = True

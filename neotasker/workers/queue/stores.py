@@ -25,28 +25,24 @@ class Inbox:
     Assumes: one call of `sort` at a time.
     """
 
-    __slots__ = ("_append", "_last", "_mailbox", "post")
+    __slots__ = ("_mailbox", "post")
 
     def __init__(self, wake: Callable[[], object], append: Callable[[Any], object]) -> None:
-        self._append = append
-        self._last: deque[Any] = deque()  # what was on its way at the close
         self._mailbox: Mailbox = Mailbox(wake, append)
         self.post: Callable[[Any], bool] = self._mailbox.post
         """Add an item; return False if that is too late."""
 
     def __len__(self) -> int:
-        return len(self._mailbox) + len(self._last)
+        return len(self._mailbox)
 
     def sort(self) -> None:
         """Hand all that has come to the store, in order."""
         if len(self._mailbox):
             self._mailbox.drain()
-        while self._last:
-            self._append(self._last.popleft())
 
     def close(self) -> None:
         """Accept nothing from now on."""
-        self._last.extend(self._mailbox.close())
+        self._mailbox.shut()
 
 
 class Fifo:
