@@ -86,7 +86,7 @@ class Begun(threading.Event):
     def set(self) -> None:
         """Let the waiter go on."""
         self._flag = True
-        with suppress(RuntimeError):  # it was set before
+        if self._gate.locked():
             self._gate.release()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -123,25 +123,18 @@ class Ticket:
     The first word that was given counts.
     """
 
-    __slots__ = ("_gate", "_words", "initializer")
+    __slots__ = ("gate", "initializer", "words")
 
     def __init__(self, initializer: Initializer | None) -> None:
         self.initializer = initializer
-        self._words: list[bool] = []
-        self._gate = allocate_lock()
-        self._gate.acquire()
-
-    def give(self, word: bool) -> bool:
-        """Let the thread begin, or go; return what counts."""
-        self._words.append(word)
-        with suppress(RuntimeError):  # it was opened before
-            self._gate.release()
-        return self._words[0]
+        self.words: list[bool] = []
+        self.gate = allocate_lock()  # released when there is a word
+        self.gate.acquire()
 
     def wait(self) -> bool:
         """Wait for the word; return whether to begin."""
-        self._gate.acquire()
-        return self._words[0]
+        self.gate.acquire()
+        return self.words[0]
 
 
 class Crew:
@@ -201,22 +194,24 @@ class Crew:
                 thread._started = Begun()
             self.threads.add(thread)
             thread.start()
-            ticket.give(True)
+            ticket.words.append(True)
+            ticket.gate.release()
         except BaseException as exc:
-            if not ticket.give(False):
+            # Nothing of Python is called here: it may be the recursion that has gone too deep.
+            ticket.words.append(False)
+            if ticket.gate.locked():
+                ticket.gate.release()
+            if not ticket.words[0]:
                 if thread is not None:
                     self.threads.discard(thread)
-                self._give_back(number, ticket)
+                if self._numbers.get(number) is ticket:
+                    self._numbers.pop(number, None)
             reason = exc.__context__
             stumbled = isinstance(exc, (KeyError, RuntimeError))
             if stumbled and reason is not None and reason is not outside:
                 # That is what a handler raised in the standard's `start`, which then failed.
                 raise reason from None
             raise
-
-    def _give_back(self, number: int, ticket: Ticket) -> None:
-        if self._numbers.get(number) is ticket:
-            self._numbers.pop(number, None)
 
     def _live(self, number: int, ticket: Ticket) -> None:
         try:
@@ -226,7 +221,8 @@ class Crew:
             thread = threading.current_thread()
             self._left.add(thread)
             self.threads.discard(thread)
-            self._give_back(number, ticket)
+            if self._numbers.get(number) is ticket:
+                self._numbers.pop(number, None)
 
     def _begin(self, ticket: Ticket) -> bool:
         """Return whether this thread is to serve; if so, it was initialized."""
