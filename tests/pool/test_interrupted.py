@@ -340,12 +340,14 @@ def test_the_finalizer_of_a_lane_may_wait_for_the_pool(nt):
         lane.submit(gate.wait)
         del lane
         gate.set()
-        assert done.wait(10)
+        wait_until(done.is_set)  # without the GIL this thread may have to see to its end
 
 
 @needs_counts
 def test_what_goes_with_a_task_may_wait_for_the_next_one(nt):
     """The next one is not taken before: its thread would wait for itself."""
+    if not (nt.COMPILED or getattr(sys, "_is_gil_enabled", lambda: True)()):
+        pytest.skip("Python cannot tell there who holds the last reference")
     done = []
     with nt.TaskPool(1) as pool, Blocker() as block:
 
