@@ -60,7 +60,7 @@ class JobCore:
             return
         self.runs += 1
         self._running = 1
-        coro = error = None
+        coro = task = error = None
         on = False
         try:
             self._began = began = now()
@@ -83,6 +83,7 @@ class JobCore:
             if not on:
                 self._lasted = now() - began
         finally:
-            error = None
             if not on:
                 self._running = 0
+            # The frames of a coroutine that fails in its first step lead to this one.
+            self = call = coro = task = error = None

@@ -364,6 +364,8 @@ class AsyncJob(JobCore, OwnRun):
                 self._failed(exc)
             finally:
                 self._landed(began)
+        finally:
+            coro = task = None  # frames of an eager first step lead here
 
     async def _run_on_loop(self, begun: list[None]) -> None:
         begun.append(None)
