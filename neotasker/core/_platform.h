@@ -325,6 +325,31 @@ static inline int nt_is_untouched(PyObject *context) {
 #endif
 }
 
+/* Whether the attributes of a function say that a call makes a coroutine. Without the GIL they
+   may be replaced meanwhile, so who has any is looked at at leisure. */
+static inline int nt_may_be_marked(PyObject *attributes) {
+#if NT_FREE_THREADED
+    return attributes != NULL;
+#else
+    static PyObject *marks[2];
+    int i;
+    if (attributes == NULL || PyDict_GET_SIZE(attributes) == 0) {
+        return 0;
+    }
+    if (marks[1] == NULL) {
+        marks[0] = PyUnicode_InternFromString("_is_coroutine_marker");
+        marks[1] = PyUnicode_InternFromString("_is_coroutine");
+    }
+    for (i = 0; i < 2; i++) {
+        if (marks[i] == NULL || PyDict_Contains(attributes, marks[i])) {
+            PyErr_Clear();
+            return 1;
+        }
+    }
+    return 0;
+#endif
+}
+
 /* Whether it can be seen at a glance that a call runs the code, and that nobody has marked it
    as one that makes a coroutine; a generator function does not run it, but may be called. */
 static inline int nt_is_plain(PyObject *fn, int runs) {
@@ -337,7 +362,7 @@ static inline int nt_is_plain(PyObject *fn, int runs) {
         if (runs) {
             flags |= CO_GENERATOR;
         }
-        return function->func_dict == NULL
+        return !nt_may_be_marked(function->func_dict)
             && (((PyCodeObject *)function->func_code)->co_flags & flags) == 0;
     }
     return PyCFunction_CheckExact(fn) || PyType_CheckExact(fn);

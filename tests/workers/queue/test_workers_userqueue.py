@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import concurrent.futures
 import queue
 import threading
 import time
@@ -395,3 +396,27 @@ def test_a_queue_without_put_is_refused(nt, host):
     with pytest.raises(TypeError, match="needs a method put"):
         worker.start()
     assert not worker.is_active()
+
+
+class Inline(concurrent.futures.Executor):
+    """Runs what it is given where it is given, as an executor of others may."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = concurrent.futures.Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+@pytest.mark.parametrize("direct", [False, True], ids=["worker", "queue"])
+def test_a_put_whose_turn_begins_in_it_does_not_wait_for_the_queue(nt, host, direct):
+    seen = []
+    worker = nt.BackgroundQueueWorker(
+        "q", seen.append, q=queue.Queue, supervisor=host, pool=Inline()
+    )
+    worker.start()
+    put = worker.get_queue_obj().put if direct else worker.put_threadsafe
+    for n in range(20):
+        put(n)
+    wait_until(lambda: len(seen) == 20)
+    worker.stop()
+    assert seen == [*range(20)]
