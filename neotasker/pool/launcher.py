@@ -98,6 +98,8 @@ class Launcher:
         fn, args, kwargs, context = task._get_call()
         call: tuple[Any, ...] = (fn, *args)
         if self._carries_context:  # neither it nor the dispatcher can travel to a process
+            if kwargs:  # where `Context.run` is Python, names of its own stand in their way
+                call, kwargs = (partial(fn, *args, **kwargs),), None
             call = (self._dispatcher.run_elsewhere, task, context.run, *call)
         inner = self.executor.submit(*call, **(kwargs or {}))
         try:

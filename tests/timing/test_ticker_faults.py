@@ -54,7 +54,9 @@ VALUES = [
 
 
 @pytest.mark.parametrize("door", DOORS)
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize(
+    "value", VALUES, ids=lambda value: repr(value).partition(" object at ")[0]
+)
 def test_both_cores_take_the_same_numbers(both_cores, door, value):
     outcomes = []
     for core in both_cores:

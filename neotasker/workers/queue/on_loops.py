@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -98,7 +99,12 @@ class LoopQueueLife(TurnLife):
                 del future  # this frame is in the traceback of what is raised
             return
         self._begin_put()
-        if not driver.post(partial(self._accept, item)):
+        try:
+            posted = driver.post(partial(self._accept, item))
+        except BaseException:  # there may be no stack left to count it out here
+            start_new_thread(self._was_put, ())
+            raise
+        if not posted:
             self._was_put()
             raise self.closed()
 
