@@ -19,9 +19,6 @@ from hooks import Points, hook_at
 PATIENCE = 20  # seconds
 RANDOM_RUNS = 5_000  # on each core
 
-# Who starts a thread has a lock that is not reentrant.
-LEAVE_OUT = ()
-
 
 class Scene:
     """A supervisor with what operations and the hook use, and the account of it."""
@@ -178,7 +175,7 @@ def scene(nt, request):
 
 def run_hooked(scene, at, everywhere=False):
     """Do the operation with the hook at one point; return how many points there were."""
-    points = Points(scene.folder, scene.hook, at, LEAVE_OUT)
+    points = Points(scene.folder, scene.hook, at)
     with hook_at(points, everywhere):
         scene.operation()
     scene.settle(points.place)
