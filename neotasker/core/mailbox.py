@@ -104,7 +104,7 @@ class Mailbox:
     def drain(self):
         """Handle what was posted: called in the loop's thread."""
         self._quiet.add(None)
-        items, handle = self._items, self._handle
+        items = self._items
         batch = []
         done = 0
         try:
@@ -115,7 +115,7 @@ class Mailbox:
                 item = next(entry)
                 try:
                     # In one line: nothing comes between the count and the call.
-                    (done := done + 1) and handle(item)
+                    (done := done + 1) and self._handle(item)
                 except BaseException:
                     logger.exception("exception in the handler of a mailbox")
                 item = None
@@ -125,7 +125,7 @@ class Mailbox:
             raise
         finally:
             # What an item has raised may know this frame, which must not lead back to it.
-            item = None
+            item = entry = batch = None
 
     def shut(self):
         """Refuse further items; those that came before can be drained."""

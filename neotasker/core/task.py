@@ -155,7 +155,8 @@ class TaskCore(FutureCore):
                     self._seen = True
                     raise
             finally:
-                self = None  # the traceback would hold the future that holds it
+                # The traceback would hold the future that holds it.
+                self = log = step = None
             return None
         else:
             fn = args = kwargs = context = self._call = None

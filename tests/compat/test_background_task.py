@@ -280,6 +280,7 @@ def test_tasks_are_found_by_id_until_they_end(nt, supervisor, bound):
         assert set(supervisor.get_tasks(nt.TT_THREAD)) == {task.id, "later"}
         assert supervisor.mark_task_completed(task) is True
         assert supervisor.mark_task_completed(task_id=task.id) is True
+        wait_until(task.running)
         info = supervisor.get_info(tt=nt.TT_THREAD)
         assert info.tasks == supervisor.get_tasks()
         assert (info.thread_tasks_count, info.mp_tasks_count, info.started) == (1, 0, True)

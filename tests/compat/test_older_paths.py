@@ -115,7 +115,6 @@ def test_the_source_of_a_public_name_is_found(nt, name):
 @pytest.mark.parametrize(
     ("name", "method"),
     [
-        *(("TaskSupervisor", name) for name in ("call_every", "call_later", "get_info")),
         *((name, "__init__") for name in ("ALoop", "AsyncJob", "Lane", "StopReport", "Task")),
     ],
 )
@@ -133,7 +132,6 @@ CUT = [
     ("registry", "BACKOFF_CAP", "base.restarts"),
     ("runs", "PoolRuns", "workers.in_pool"),
     ("runs", "_RETRY", "workers.in_pool"),
-    ("supervisor", "CO_COROUTINE", "compat.put_task"),
     ("timers", "DelayedTasks", "timing.delays"),
     ("timers", "check_delay", "base.seconds"),
     ("workers.base", "running_loop", "loops.port"),
@@ -194,7 +192,7 @@ def test_looking_for_a_module_imports_nothing(nt):
 @pytest.mark.parametrize(
     ("older", "home", "last"),
     [
-        ("job", "jobs.job", "_seconds"),
+        ("job", "jobs.job", "_count"),
         ("tasks", "compat.background", "co_mp_apply"),
         ("processes", "pool.processes", "ProcessPool"),
     ],

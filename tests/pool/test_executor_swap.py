@@ -426,10 +426,10 @@ def test_workers_and_jobs_outlive_an_executor_that_does_not_run_them(
     nt, supervisor, flood, kind, tmp_path, monkeypatch
 ):
     from neotasker.workers import in_pool
-    from neotasker.workers.queue import turns
+    from neotasker.workers.queue import counted
 
     monkeypatch.setattr(in_pool, "_RETRY", 0.01)
-    monkeypatch.setattr(turns, "_RETRY", 0.01)
+    monkeypatch.setattr(counted, "_RETRY", 0.01)
     supervisor.set_thread_pool(pool_size=1, min_size=0, reserve_normal=0, reserve_high=0)
     supervisor.create_aloop("main", default=True)
     supervisor.spawn(flood)
