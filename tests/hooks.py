@@ -6,6 +6,7 @@ return of Python code; so the point can be chosen, and all of them be tried in t
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["Points", "hook_at"]
+__all__ = ["Points", "hook_at", "hook_at_collection"]
 
 
 class Points:
@@ -69,3 +70,36 @@ def hook_at(points: Points, everywhere: bool = False) -> Iterator[Points]:
             threading.setprofile_all_threads(None)
         else:
             sys.setprofile(None)
+
+
+@contextmanager
+def hook_at_collection(hook: Callable[[FrameType], object], at: int) -> Iterator[list[None]]:
+    """Call a hook as the collector runs, which nearly each allocation has it do meanwhile.
+
+    Before CPython 3.12 that is in the allocation itself, those of the compiled core among them;
+    since then it is before the next step of Python code.
+
+    Parameters:
+        hook: called with the frame that the collector interrupts.
+        at: in which of its runs, from 1.
+
+    Yields:
+        An item for each run, up to the one with the hook.
+    """
+    runs: list[None] = []
+    mine = threading.get_ident()
+
+    def callback(phase: str, info: dict[str, int]) -> None:
+        if phase == "start" and len(runs) < at and threading.get_ident() == mine:
+            runs.append(None)
+            if len(runs) == at:
+                hook(sys._getframe(1))
+
+    before = gc.get_threshold()
+    gc.callbacks.append(callback)
+    gc.set_threshold(1, 1000, 1000)
+    try:
+        yield runs
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(callback)

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from helpers import wait_until
-from hooks import Points, hook_at
+from hooks import Points, hook_at, hook_at_collection
 
 PATIENCE = 20  # seconds
-RANDOM_RUNS = 5_000  # on each core
+RANDOM_RUNS = 10_000  # on each core
 
 
 class Scene:
@@ -194,6 +195,21 @@ def test_a_hook_at_each_point_of_an_operation_loses_and_doubles_nothing(scene):
 def test_a_hook_in_any_thread_loses_and_doubles_nothing(scene):
     for _ in range(50):
         run_hooked(scene, random.randint(1, 60), everywhere=True)
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="another collector")
+@pytest.mark.parametrize("scene", CASES, indirect=True, ids="-".join)
+def test_a_hook_at_each_run_of_the_collector_loses_and_doubles_nothing(scene):
+    """As a finalizer comes: nearly each allocation of an operation is a point in turn."""
+    at = 0
+    reached = True
+    while reached:
+        at += 1
+        with hook_at_collection(scene.hook, at) as runs:
+            scene.operation()
+        reached = len(runs) == at
+        scene.settle(f"run {at} of the collector")
+    assert at > 1
 
 
 @pytest.mark.slow
