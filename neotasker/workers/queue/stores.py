@@ -22,23 +22,32 @@ class Inbox:
     after a `sort` calls *wake*. After `close` nothing is accepted. An item that was
     accepted comes to the store once.
 
-    Assumes: one call of `sort` at a time.
+    Assumes: one call of `sort` at a time, and one after each time that `due` is set. That
+    is so also if nothing is left to sort: who posted may have been overtaken between the
+    item and the call of *wake*, and the mailbox wakes nobody until it is drained again.
     """
 
-    __slots__ = ("_mailbox", "post")
+    __slots__ = ("_mailbox", "_wake", "due", "post")
 
     def __init__(self, wake: Callable[[], object], append: Callable[[Any], object]) -> None:
-        self._mailbox: Mailbox = Mailbox(wake, append)
+        self._wake = wake
+        self._mailbox: Mailbox = Mailbox(self._call_for_sort, append)
+        self.due = False
+        """Whether `sort` was called for."""
         self.post: Callable[[Any], bool] = self._mailbox.post
         """Add an item; return False if that is too late."""
+
+    def _call_for_sort(self) -> None:
+        self.due = True
+        self._wake()
 
     def __len__(self) -> int:
         return len(self._mailbox)
 
     def sort(self) -> None:
         """Hand all that has come to the store, in order."""
-        if len(self._mailbox):
-            self._mailbox.drain()
+        self.due = False  # first: what is posted from now on calls again
+        self._mailbox.drain()
 
     def close(self) -> None:
         """Accept nothing from now on."""
