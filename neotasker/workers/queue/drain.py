@@ -235,9 +235,7 @@ class QueueLife(TurnLife):
     def _ready(self) -> bool:
         if not self._sorter:
             return False  # who has it will look
-        return bool(
-            self._errands or self.inbox.due or len(self.inbox) or self.store.ready()
-        )
+        return bool(self._errands or self.inbox.due or len(self.inbox) or self.store.ready())
 
     def _fetch(self, ticket: Any) -> tuple[Any, list[Any]]:
         if self._before_get is not None:
