@@ -119,6 +119,7 @@ def test_without_days_the_clocks_change_as_the_system_has_it(nt, set_zone):
         assert local.timetuple()[:6] == system[:6]
 
 
+@pytest.mark.slow
 def test_the_rules_of_all_zones_mean_what_zoneinfo_makes_of_them(nt):
     """Their files have moments until 2087 at most; then both go by the rule alone."""
     from neotasker.timing.posix_tz import PosixZone
