@@ -22,9 +22,9 @@ class Inbox:
     after a `sort` calls *wake*. After `close` nothing is accepted. An item that was
     accepted comes to the store once.
 
-    Assumes: one call of `sort` at a time, and one after each time that `due` is set. That
-    is so also if nothing is left to sort: who posted may have been overtaken between the
-    item and the call of *wake*, and the mailbox wakes nobody until it is drained again.
+    Assumes: one call of `sort` at a time, and a call of it after `due` is set, even when
+    nothing is waiting. Another thread may have sorted the item just before its *wake* was
+    called; until the mailbox is drained again, it calls no further *wake*.
     """
 
     __slots__ = ("_mailbox", "_wake", "due", "post")
@@ -33,7 +33,7 @@ class Inbox:
         self._wake = wake
         self._mailbox: Mailbox = Mailbox(self._call_for_sort, append)
         self.due = False
-        """Whether `sort` was called for."""
+        """Whether *wake* was called since the last `sort`."""
         self.post: Callable[[Any], bool] = self._mailbox.post
         """Add an item; return False if that is too late."""
 

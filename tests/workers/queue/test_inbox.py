@@ -1,4 +1,4 @@
-"""The inbox: whoever posts, and however late he calls, the next one is heard."""
+"""The inbox: a wake-up that comes late, after its item was taken, stops no later one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from helpers import switch_interval
 
 
 class _Late(set):
-    """The mailbox's note that nobody calls yet: who takes it is overtaken by a drain."""
+    """Drains the mailbox while a post is between its item and its wake-up."""
 
     drain = None
 
