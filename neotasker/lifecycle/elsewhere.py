@@ -95,5 +95,5 @@ def _cancel(task: asyncio.Task[Any]) -> None:
 
 def _stack(task: asyncio.Task[Any], port: ForeignLoop, stack_of: Stacks) -> str:
     if asyncio.current_task(port.loop) is task:  # it does not wait: it keeps the loop
-        return stack_of(getattr(port.loop, "_thread_id", None))
+        return stack_of.around(task)
     return stack_of_task(task)

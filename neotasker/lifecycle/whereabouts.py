@@ -23,13 +23,33 @@ class Stacks:
     """
 
     def __init__(self) -> None:
-        self._frames: dict[int, Any] | None = None
+        self._frames: dict[int, FrameType] | None = None
 
     def __call__(self, ident: int | None) -> str:
+        """Return the stack of the thread with this identifier, "" if there is none."""
+        frame = self._all().get(ident or 0)
+        return "" if frame is None else "".join(traceback.format_stack(frame)).rstrip()
+
+    def around(self, task: asyncio.Task[Any]) -> str:
+        """Return the stack of the thread that is inside *task* now, "" if none is.
+
+        A loop need not tell which thread runs it (uvloop does not), but the frame of the
+        coroutine is on the stack of that thread.
+        """
+        coro = task.get_coro()
+        own = [getattr(coro, name, None) for name, _ in _KINDS]
+        for ident, innermost in self._all().items():
+            frame: FrameType | None = innermost
+            while frame is not None:
+                if frame in own:
+                    return self(ident)
+                frame = frame.f_back
+        return ""
+
+    def _all(self) -> dict[int, FrameType]:
         if self._frames is None:
             self._frames = sys._current_frames()
-        frame = self._frames.get(ident or 0)
-        return "" if frame is None else "".join(traceback.format_stack(frame)).rstrip()
+        return self._frames
 
 
 def title_of_task(task: asyncio.Task[Any]) -> str:
