@@ -135,6 +135,9 @@ cdef object _current_task = current_task
 cdef object _partial = functools.partial
 cdef object _Condition = threading.Condition
 cdef object _Context = contextvars.Context
+# CPython 3.11 crashes in the first PyContext_New of a process when memory runs out halfway;
+# the empty map that it makes there is kept for all others.
+_Context()
 cdef tuple _NO_ARGS = ()
 cdef double SHORTEST = _SHORTEST
 

@@ -293,11 +293,17 @@ def test_an_interrupt_while_waiters_are_told_is_not_lost(nt):
 # The interpreter.
 
 
-def test_no_allocation_that_fails_stops_the_compiled_core(both_cores):
+@pytest.fixture
+def failing_allocations(both_cores):
     if importlib.util.find_spec("_testcapi") is None:
         pytest.skip("this interpreter was built without the means to let allocations fail")
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         pytest.skip("these means do not go with several threads at once")
+    if hasattr(sys, "gettotalrefcount"):
+        pytest.skip("without memory a debug build ends by an assertion of its own")
+
+
+def test_no_allocation_that_fails_stops_the_compiled_core(failing_allocations):
     ran = run_python(
         "import runpy, sys; runpy.run_path(sys.argv[1])",
         str(HERE / "nomemory.py"),
@@ -306,6 +312,35 @@ def test_no_allocation_that_fails_stops_the_compiled_core(both_cores):
     )
     assert ran.rc == 0, ran
     assert "all well" in ran.out
+
+
+def test_the_first_task_of_a_process_without_memory_is_given_back(failing_allocations):
+    for number in range(3):
+        ran = run_python(FIRST_TASK, str(number), env={"COVERAGE_PROCESS_CONFIG": None})
+        assert ran.rc == 0, ran
+        assert "all well" in ran.out
+
+
+FIRST_TASK = """
+import _testcapi, sys
+import neotasker
+
+number = int(sys.argv[1])
+armed = [True]
+
+def arm():
+    if armed:
+        armed.clear()
+        _testcapi.set_nomemory(number, number + 1)
+
+pool = neotasker.TaskPool(1, initializer=arm)
+error = pool.submit(int).exception(20)
+_testcapi.remove_mem_hooks()
+assert error is None or isinstance(error, MemoryError), error
+assert pool.submit(pow, 2, 3).result(20) == 8
+pool.shutdown()
+print("all well")
+"""
 
 
 def test_a_mailbox_takes_back_what_it_cannot_announce(nt):
