@@ -50,8 +50,8 @@ CORE := $(wildcard neotasker/*.pyx neotasker/core/*.pxi neotasker/core/*.h)
 # The stamps carry the interpreter and the build switches: others make a new environment.
 FLAVOUR := $(shell $(PYTHON) -c 'import os, sys; \
     print(sys.implementation.cache_tag + getattr(sys, "abiflags", ""), \
-    *(k[16:] + v for k in ("NEOTASKER_BUILD_PURE", "NEOTASKER_BUILD_REQUIRE") \
-    if (v := os.environ.get(k))), sep="-")')
+    *(k[16:] + v for k in ("NEOTASKER_BUILD_PURE", "NEOTASKER_BUILD_REQUIRE", \
+    "NEOTASKER_BUILD_SYMBOLS") if (v := os.environ.get(k))), sep="-")')
 MADE := $(VENV)/.made-$(FLAVOUR)
 INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
@@ -99,7 +99,8 @@ test-sanitized:
 	$(PYTHON) -m venv --clear .venv-sanitized
 	.venv-sanitized/bin/python -m pip --quiet install --upgrade 'pip>=25.1'
 	CC=gcc CFLAGS="$(SANITIZERS) -fno-omit-frame-pointer" LDFLAGS="$(SANITIZERS)" \
-	    NEOTASKER_BUILD_REQUIRE=1 .venv-sanitized/bin/python -m pip --quiet install . --group test
+	    NEOTASKER_BUILD_REQUIRE=1 NEOTASKER_BUILD_SYMBOLS=1 \
+	    .venv-sanitized/bin/python -m pip --quiet install . --group test
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 	    NEOTASKER_BUILD_REQUIRE=1 \
@@ -109,7 +110,7 @@ test-debug:
 	$(DEBUG_PYTHON) -c 'import sys; assert hasattr(sys, "gettotalrefcount"), "no debug build"'
 	$(DEBUG_PYTHON) -m venv --clear .venv-debug
 	.venv-debug/bin/python -m pip --quiet install --upgrade 'pip>=25.1'
-	PIP_ONLY_BINARY=hypothesis NEOTASKER_BUILD_REQUIRE=1 \
+	PIP_ONLY_BINARY=hypothesis NEOTASKER_BUILD_REQUIRE=1 NEOTASKER_BUILD_SYMBOLS=1 \
 	    .venv-debug/bin/python -W ignore -m pip --quiet install . --group test
 	NEOTASKER_BUILD_REQUIRE=1 .venv-debug/bin/pytest -m "not slow" -k "not pure" \
 	    $(CORE_TESTS) $(ARGS)

@@ -1,6 +1,6 @@
 # cython: language_level=3, freethreading_compatible=True, binding=True, embedsignature=False
 # cython: boundscheck=False, wraparound=False, initializedcheck=False
-# cython: unraisable_tracebacks=False
+# cython: unraisable_tracebacks=False, auto_pickle=False
 """The compiled core: one extension, put together from the parts in ``core/``.
 
 Each part stands beside its twin in Python, which defines what it does and says so at

@@ -273,7 +273,7 @@ cdef bint set_ring_room(Queue *queue, unsigned int room) noexcept:
     return True
 
 
-cdef bint join_queue(Queue *queue, Entry entry) noexcept:
+cdef inline bint join_queue(Queue *queue, Entry entry) noexcept:
     """Let an entry be the last; return False if there is no room."""
     if queue.count == queue.room:
         if queue.room >= <unsigned int>(FIRED >> 1):
@@ -316,7 +316,7 @@ cdef inline void fetch_queued(Clockwork *works, Queue *queue) noexcept:
                 fetch_timer(works, slot, level)
 
 
-cdef bint leave_queue(Clockwork *works, Queue *queue, Entry *entry) noexcept:
+cdef inline bint leave_queue(Clockwork *works, Queue *queue, Entry *entry) noexcept:
     """Take the next entry to be the first, in the heap; return False if there is none."""
     cdef unsigned int slot
     cdef bint found = False

@@ -116,6 +116,8 @@ cdef class TaskCore(FutureCore):
         """
         cdef Parker *deferred = NULL
         cdef nt_callbacks *mine = nt_get_callbacks()
+        if self.args is None:
+            return  # it has no call: it was never given one, or has let go of it
         if mine.runs >= MOST_RUNS:
             raise RecursionError(
                 f"{MOST_RUNS} tasks run one within the other, as each is run where it is "

@@ -401,7 +401,8 @@ cdef Py_ssize_t tick(TickerCore self, long long *since) except -1:
         if not fired & 31:
             let_others_run(since, nt_now())
         nt_lock(&works.mutex)
-        timer = <TimerCore>works.held[works.heap[0].slot].timer if works.size else None
+        if works.size:
+            timer = <TimerCore>works.held[works.heap[0].slot].timer
         if (
             timer is None or timer.when_ > now or works.stopping or is_enough(works, timer)
         ):

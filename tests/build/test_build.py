@@ -79,6 +79,11 @@ def _unpack(wheel: Path, where: Path) -> Path:
     return where
 
 
+def _has_symbols(folder):
+    (core,) = (folder / "neotasker").glob("_core.*.*")
+    return b".symtab" in core.read_bytes()
+
+
 def _compiled(where: Path, **switches: str) -> str:
     code = "import neotasker; print(neotasker.__file__, neotasker.COMPILED)"
     # Without site: the finder of an editable install would lend the core of the tree.
@@ -117,7 +122,10 @@ def test_pure_build_is_one_wheel_for_all(tree, tmp_path):
     assert _compiled(_unpack(wheel, tmp_path / "unpacked")) == "False"
 
 
-@pytest.mark.parametrize("name", ["NEOTASKER_BUILD_PURE", "NEOTASKER_BUILD_REQUIRE"])
+SWITCHES = ("NEOTASKER_BUILD_PURE", "NEOTASKER_BUILD_REQUIRE", "NEOTASKER_BUILD_SYMBOLS")
+
+
+@pytest.mark.parametrize("name", SWITCHES)
 def test_junk_in_a_switch_fails_the_build_and_says_what_to_write(tree, tmp_path, name):
     done = _run("setup.py", "--name", cwd=tree, **{name: "maybe"})
     assert done.returncode != 0
@@ -170,8 +178,19 @@ def test_wheel_is_made_from_the_sdist_and_each_holds_what_it_should(tree, tmp_pa
     assert not [name for name in names if name.endswith((".pyx", ".pxi", ".h", ".c", ".pxd"))]
     assert not [name for name in names if name.split("/")[0].startswith(("tests", "docs"))]
     unpacked = _unpack(wheel, tmp_path / "unpacked")
+    assert not _has_symbols(unpacked)
     assert _compiled(unpacked) == "True"
     assert _compiled(unpacked, NEOTASKER_PURE_PYTHON="1") == "False"
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere they are apart from the core")
+def test_symbols_stay_in_where_they_are_asked_for(tree, tmp_path):
+    wheel = _wheel(tree, tmp_path, NEOTASKER_BUILD_REQUIRE="1", NEOTASKER_BUILD_SYMBOLS="1")
+    unpacked = _unpack(wheel, tmp_path / "unpacked")
+    assert _has_symbols(unpacked)
+    assert _compiled(unpacked) == "True"
 
 
 @needs_compiler
