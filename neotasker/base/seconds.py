@@ -16,6 +16,7 @@ __all__ = [
     "check_delay",
     "epoch_of",
     "interval_seconds",
+    "is_alive",
     "join_within",
     "real_seconds",
     "seconds",
@@ -165,6 +166,16 @@ def acquire_within(lock: _Lock, timeout: float | None) -> bool:
     return wait_in_parts(lambda part: lock.acquire(timeout=part), timeout)
 
 
+def is_alive(thread: threading.Thread) -> bool:
+    """Return whether a thread was started and has not ended.
+
+    Up to CPython 3.12 the standard's way takes a lock that all threads of the process need to
+    begin. A signal handler that runs inside and starts a thread would wait for ever.
+    """
+    lock = getattr(thread, "_tstate_lock", None)
+    return thread.is_alive() if lock is None else bool(lock.locked())
+
+
 def join_within(thread: threading.Thread, timeout: float | None) -> bool:
     """Wait for the end of a thread; return whether it has come.
 
@@ -177,7 +188,7 @@ def join_within(thread: threading.Thread, timeout: float | None) -> bool:
 
     def has_ended(part: float) -> bool:
         thread.join(part)
-        return not thread.is_alive()
+        return not is_alive(thread)
 
     return wait_in_parts(has_ended, timeout)
 

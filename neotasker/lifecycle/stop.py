@@ -12,6 +12,7 @@ from ..base.clock import monotonic
 from ..base.known_as import also_known_as, known_as
 from ..base.latch import Latch
 from ..base.report import Reporter
+from ..base.seconds import is_alive
 from ..loops.aloop import ALoop
 from ..pool.pool import TaskPool
 from .elsewhere import Elsewhere
@@ -440,7 +441,7 @@ class Stop:
         if waiting:
             yield f"{waiting} tasks that wait to start", None, str
         for thread in parts.threads():
-            if thread.is_alive() and thread is not threading.current_thread():
+            if is_alive(thread) and thread is not threading.current_thread():
                 yield thread.name, None, partial(stack_of, thread.ident)
         for name, since, ident in parts.registry.stopping():
             if ident != threading.get_ident():

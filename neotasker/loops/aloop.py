@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from ..base.known_as import also_known_as, known_as, parted
 from ..base.report import Reporter
-from ..base.seconds import join_within, wait_seconds
+from ..base.seconds import is_alive, join_within, wait_seconds
 from ..base.spare import need_stack
 from ..errors import AloopError
 from .gate import CoroutineFuture, LoopGate
@@ -387,7 +387,7 @@ class ALoop(LoopPort):
             return True
         if thread is not threading.current_thread():
             join_within(thread, timeout)
-        return not thread.is_alive()
+        return not is_alive(thread)
 
     def give_up(self) -> None:
         """Cancel the coroutines and end their futures now, whatever the coroutines do."""
@@ -417,7 +417,7 @@ class ALoop(LoopPort):
     def tasks(self) -> list[asyncio.Task[Any]]:
         """Return the tasks of the loop that have not ended, as far as can be seen from here."""
         run = self._run
-        if run is None or self.thread is None or not self.thread.is_alive():
+        if run is None or self.thread is None or not is_alive(self.thread):
             return []
         with contextlib.suppress(Exception):  # the loop runs on while we look
             return [task for task in run._others() if not task.done()]

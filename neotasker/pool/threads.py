@@ -16,7 +16,7 @@ from typing import Any, Literal
 from ..base.clock import monotonic
 from ..base.green import need_threads
 from ..base.report import Reporter
-from ..base.seconds import join_within
+from ..base.seconds import is_alive, join_within
 from ..core import Dispatcher
 from .task import Task
 
@@ -179,7 +179,7 @@ class Crew:
         number = 0
         thread = None
         for gone in self._left:
-            if not gone.is_alive():
+            if not is_alive(gone):
                 self._left.discard(gone)
         try:
             while self._numbers.setdefault(number, ticket) is not ticket:
@@ -270,13 +270,13 @@ class Crew:
         me = threading.current_thread()
         while True:
             # First those that have not left: one that does meanwhile is in both.
-            alive = [t for t in [*self.threads, *self._left] if t is not me and t.is_alive()]
+            alive = [t for t in [*self.threads, *self._left] if t is not me and is_alive(t)]
             if not alive:
                 return []
             for thread in alive:
                 left = None if deadline is None else deadline - monotonic()
                 if left is not None and left <= 0:
-                    return [t for t in alive if t.is_alive()]
+                    return [t for t in alive if is_alive(t)]
                 join_within(thread, left)
 
     def abandon(self) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 from ..base.known_as import also_known_as, known_as
 from ..base.report import Reporter
 from ..base.restarts import Restarts
-from ..base.seconds import join_within
+from ..base.seconds import is_alive, join_within
 from ..core import TickerCore, TimerCore
 
 __all__ = ["Missed", "Ticker", "Timer"]
@@ -93,7 +93,7 @@ class Ticker(TickerCore):
             return True
         if thread is not threading.current_thread():
             join_within(thread, timeout)
-        return not thread.is_alive()
+        return not is_alive(thread)
 
 
 also_known_as("neotasker.ticker", __name__)
