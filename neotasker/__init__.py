@@ -184,6 +184,11 @@ def set_debug(mode: bool = True) -> None:
         _level_before_debug = None
 
 
+def __dir__() -> list[str]:
+    """Return the public names, those that are imported later among them."""
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
     """Import workers, jobs and the like when they are first asked for."""
     if name in _MODULES:

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import importlib.util
 import logging
 import math
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any, NoReturn
 
 from .. import __version__, task_supervisor
+from ..lifecycle.signals import GRACE, LIMIT, Signals, end_now
 from ..lifecycle.stop import StopReport
 from ..workers import BackgroundWorker
 
 __all__ = ["main"]
 
 CLEAN, LOST, NOT_LOADED = 0, 1, 2
-
-GRACE = 10.0
-"""Seconds that coroutines and tasks that have not begun get when the run stops."""
-
-LIMIT = 30.0
-"""Seconds after which the stop returns and reports what still runs."""
 
 _RUN = """\
 Import FILE_OR_MODULE, as `python FILE` or `python -m MODULE` would find it (also under
@@ -139,10 +131,10 @@ def _run(
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if module is None:
         if task_supervisor.stop(cancel_tasks=True, timeout=LIMIT).still_running:
-            _end_now(NOT_LOADED)
+            end_now(NOT_LOADED)
         return NOT_LOADED
     status = CLEAN
-    with _signals() as signals:
+    with Signals(task_supervisor, _end_by_signal) as signals:
         try:
             if pool is not None:
                 task_supervisor.set_thread_pool(**pool)
@@ -163,7 +155,7 @@ def _run(
         if not _call_hook(module, report):
             status = LOST
     if report.still_running:
-        _end_now(status)  # an ordinary exit would wait for what still runs
+        end_now(status)  # an ordinary exit would wait for what still runs
     return status
 
 
@@ -256,59 +248,6 @@ def _call_hook(module: ModuleType, report: StopReport) -> bool:
     return True
 
 
-class _Signalled(Exception):
-    """Raised by the first signal in the main thread while it waits."""
-
-
-class _Signals:
-    """What SIGINT and SIGTERM do: the first ends the wait, the second the process."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._waiting = False
-
-    def wait(self, seconds: float | None) -> None:
-        """Return after so many seconds, on a signal, or when the supervisor has stopped."""
-        try:
-            try:
-                self._waiting = True
-                if not self._count:
-                    task_supervisor.block(seconds)
-            finally:
-                self._waiting = False
-        except _Signalled:
-            pass
-
-    def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Count a signal and do what it asks for."""
-        self._count += 1
-        if self._count == 1:
-            if self._waiting:
-                self._waiting = False
-                raise _Signalled
-            return
-        report = task_supervisor.stop(wait=False, cancel_tasks=True, timeout=0)
-        print(f"neotasker: ended by a second signal, {report}", flush=True)
-        _end_now(LOST)
-
-
-@contextmanager
-def _signals() -> Iterator[_Signals]:
-    signals = _Signals()
-    before = {
-        number: signal.signal(number, signals.on_signal)
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _end_now(status: int) -> NoReturn:
-    """End the process, whatever runs."""
-    for end in (logging.shutdown, sys.stdout.flush, sys.stderr.flush):
-        with contextlib.suppress(Exception):
-            end()
-    os._exit(status)
+def _end_by_signal(report: StopReport, number: int) -> NoReturn:
+    print(f"neotasker: ended by a second signal, {report}", flush=True)
+    end_now(LOST)

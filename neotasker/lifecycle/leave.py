@@ -27,7 +27,7 @@ from .stop import Stop, StopReport
 if TYPE_CHECKING:
     import weakref
 
-__all__ = ["Leaving"]
+__all__ = ["Leaving", "check_bounds"]
 
 logger = logging.getLogger("neotasker")
 
@@ -63,20 +63,30 @@ class Leaving:
     def _parts(self) -> Parts:
         raise NotImplementedError
 
-    def block(self, timeout: float | None = None) -> bool:
+    def block(self, timeout: float | None = None, *, signals: bool = False) -> bool:
         """Block the caller until the supervisor has stopped; Ctrl+C gets through.
 
         Parameters:
             timeout: seconds; None waits for ever.
+            signals: stop on SIGINT or SIGTERM, as `run` does, and return; a second
+                signal ends the process.
 
         Returns:
             Whether it has stopped.
 
         Raises:
             RuntimeError: threads have become green (gevent, eventlet) after the package
-                was imported.
+                was imported; or signals are to be handled outside the main thread.
         """
         need_threads("block()")
+        if signals:
+            from .signals import GRACE, LIMIT, Signals  # not every program has them handled
+
+            with Signals(self) as handled:
+                handled.wait(timeout)
+                if handled.count:
+                    self.stop(GRACE, drain=True, timeout=LIMIT)
+            return self._ended.is_set()
         ended = self._ended.wait(timeout)
         if ended:
             self._join_stopper()
@@ -117,7 +127,7 @@ class Leaving:
             ValueError: *wait* or *timeout* is negative.
             RecursionError: there is too little stack left to begin.
         """
-        seconds, bound = _bounds(wait, timeout)
+        seconds, bound = check_bounds(wait, timeout)
         need_stack()
         inside = self._is_own_thread()
         if self._starter is not None and (ended := self._stop_from_start()) is not None:
@@ -168,7 +178,7 @@ class Leaving:
             ValueError: *wait* or *timeout* is negative.
             RecursionError: there is too little stack left to begin.
         """
-        seconds, bound = _bounds(wait, timeout)
+        seconds, bound = check_bounds(wait, timeout)
         need_stack()
         inside = self._is_own_thread()
         if self._starter is not None and (ended := self._stop_from_start()) is not None:
@@ -319,7 +329,9 @@ class Leaving:
             stop.told.wait(_LAST_WORDS)
 
 
-def _bounds(wait: bool | float, timeout: float | None) -> tuple[float | None, float | None]:
+def check_bounds(
+    wait: bool | float, timeout: float | None
+) -> tuple[float | None, float | None]:
     """Return what *wait* and *timeout* allow, in seconds."""
     return wait_seconds(wait), None if timeout is None else check_delay(timeout)
 

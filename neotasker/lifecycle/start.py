@@ -7,13 +7,15 @@ import threading
 import uuid
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from ..base.clock import Clock, SystemClock
 from ..base.green import need_threads
 from ..base.latch import Latch
 from ..base.priority import default_width, lane_of
 from ..base.report import Reporter
+from ..base.seconds import check_delay
 from ..base.spare import need_stack
 from ..errors import SupervisorNotStarted
 from ..host import Host
@@ -29,7 +31,7 @@ from ..pool.views import Lane
 from ..timing.delays import DelayedTasks
 from ..timing.ticker import Ticker
 from . import exit as process_exit
-from .leave import Leaving
+from .leave import Leaving, check_bounds
 from .parts import Door, Parts
 from .registry import Registry
 from .stop import Stop, StopReport
@@ -271,6 +273,99 @@ class SupervisorLife(Leaving):
         if stop_at_once:
             self.stop()
         return True
+
+    def run(
+        self,
+        for_: float | None = None,
+        *,
+        signals: bool = True,
+        wait: bool | float = 10.0,
+        timeout: float | None = 30.0,
+    ) -> StopReport:
+        """Start, run until a signal or a stop, stop gracefully, and return the report.
+
+        For the main thread of a program, as its last line. One that runs already goes on.
+        Workers end, and queue workers finish what they hold first.
+
+        Parameters:
+            for_: seconds after which it stops by itself; None: no limit.
+            signals: stop on SIGINT and SIGTERM; a second one ends the process at once,
+                with 128 and its number. Else Ctrl+C gets through, after the stop.
+            wait: as for `stop`: seconds that tasks that have not begun, and coroutines, get.
+            timeout: as for `stop`: seconds after which the call returns all the same.
+
+        Returns:
+            The report of the stop.
+
+        Raises:
+            RuntimeError: it would block the event loop of the caller; signals are to be
+                handled outside the main thread; or it cannot be started, as for `start`.
+            TypeError: a number of seconds is not a number.
+            ValueError: one is negative.
+        """
+        check_bounds(wait, timeout)
+        seconds = None if for_ is None else check_delay(for_)
+        if running_loop() is not None:
+            raise RuntimeError(
+                "run() would block the event loop that calls it: use 'async with' in a "
+                "coroutine, or start() and await astop()"
+            )
+        if not signals:
+            return self._run_for(self.block, seconds, wait, timeout)
+        from .signals import Signals  # not every program has them handled
+
+        with Signals(self) as handled:
+            return self._run_for(handled.wait, seconds, wait, timeout)
+
+    def _run_for(
+        self,
+        block: Callable[[float | None], object],
+        seconds: float | None,
+        wait: bool | float,
+        timeout: float | None,
+    ) -> StopReport:
+        self.start()
+        try:
+            block(seconds)
+        finally:
+            report = self.stop(wait, drain=True, timeout=timeout)
+        return report
+
+    def __enter__(self) -> Self:
+        """Start; the end of the block stops, and waits.
+
+        Raises:
+            RuntimeError: it runs already, and would be stopped for others; or it cannot be
+                started, as for `start`.
+        """
+        if not self.start():
+            raise RuntimeError(
+                f"{self._title} runs already, and the end of the block would stop it for all: "
+                "use it without 'with', or make a TaskSupervisor of your own"
+            )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop: queue workers finish what they hold; after an exception all is cancelled."""
+        self.stop(drain=error is None, cancel_tasks=error is not None)
+
+    async def __aenter__(self) -> Self:
+        """Start, as ``with`` does; the end of the block awaits the stop."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop as ``with`` does, and await the end: the loop goes on meanwhile."""
+        await self.astop(drain=error is None, cancel_tasks=error is not None)
 
     def _start_parts(self) -> None:
         drive = getattr(self.clock, "attach", None)

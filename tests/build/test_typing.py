@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import rlcompleter
 import subprocess
 import sys
 
@@ -39,6 +40,12 @@ def _run(*module: object) -> None:
 def test_the_typed_program_uses_every_public_name(nt):
     used = set(re.findall(r"\w+", PROGRAM.read_text(encoding="utf-8")))
     assert sorted(set(nt.__all__) - used) == []
+
+
+def test_tab_completes_every_public_name_and_no_other(nt):
+    assert dir(nt) == sorted(nt.__all__)
+    found = rlcompleter.Completer({"neotasker": nt}).attr_matches("neotasker.")
+    assert {name.removeprefix("neotasker.").rstrip("()") for name in found} == set(nt.__all__)
 
 
 @needs_mypy

@@ -132,6 +132,15 @@ def supervise() -> StopReport:
     return supervisor.stop(wait=5, cancel_tasks=True, drain=False, timeout=10)
 
 
+async def whole_lives() -> None:
+    with TaskSupervisor("a") as supervisor:
+        assert_type(supervisor, TaskSupervisor)
+    async with TaskSupervisor("b") as other:
+        assert_type(other, TaskSupervisor)
+    assert_type(supervisor.run(5, signals=False, wait=1, timeout=None), StopReport)
+    assert_type(supervisor.block(1, signals=True), bool)
+
+
 def pools() -> None:
     with TaskPool(4, pool_size=2, reserve_high=2) as pool:
         assert_type(pool.submit(add, 1), Task[int])
