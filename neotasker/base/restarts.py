@@ -8,7 +8,7 @@ from typing import Literal
 
 __all__ = ["BACKOFF_CAP", "RestartMode", "Restarts"]
 
-RestartMode = Literal["never"] | Literal["on_error"] | Literal["always"]
+RestartMode = Literal["never", "on_error", "always"]
 
 BACKOFF_CAP = 1.0
 """The longest pause before a restart, in seconds."""

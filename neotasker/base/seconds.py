@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .clock import monotonic
+
+if TYPE_CHECKING:  # it takes long to make such a class
+    from typing import Protocol
+
+    class _Lock(Protocol):
+        def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+
 
 __all__ = [
     "SHORTEST",
@@ -138,6 +144,8 @@ def epoch_of(moment: Any) -> float | None:
     Raises:
         TypeError: it is neither.
     """
+    import datetime  # few programs need it, and it is slow to import
+
     if isinstance(moment, datetime.datetime):
         return moment.timestamp()
     if moment is None:
@@ -149,10 +157,6 @@ def epoch_of(moment: Any) -> float | None:
 
 # Waits. What the system's locks take is bounded: by 49 days on Windows, by 292 years
 # elsewhere. A wait may last longer, and then is made in parts.
-
-
-class _Lock(Protocol):
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
 
 
 def acquire_within(lock: _Lock, timeout: float | None) -> bool:

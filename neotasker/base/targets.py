@@ -27,13 +27,7 @@ __all__ = [
     "see_to_result",
 ]
 
-Kind = (
-    Literal["plain"]
-    | Literal["async"]
-    | Literal["awaitable"]
-    | Literal["generator"]
-    | Literal["async generator"]
-)
+Kind = Literal["plain", "async", "awaitable", "generator", "async generator"]
 """What a call does: runs; makes a coroutine, or is said to; makes a generator that is to be
 awaited (``types.coroutine``); makes a generator, or an async one, and runs nothing."""
 

@@ -29,7 +29,7 @@ __all__ = ["AsyncJob"]
 
 logger = Reporter("neotasker")
 
-Overlap = Literal["skip"] | Literal["allow"] | Literal["queue"]
+Overlap = Literal["skip", "allow", "queue"]
 
 _BEGUN = (None,)  # what `_on_done` is told of a run whose first step was made at once
 

@@ -8,28 +8,31 @@ import os
 import sys
 import threading
 import weakref
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from ..base.latch import Latch
 from ..base.report import Reporter
 from ..pool import threads as _threads  # its hooks are registered before those below
 
-__all__ = ["Inhabitant", "stir", "watch"]
+__all__ = ["stir", "watch"]
 
 logger = Reporter("neotasker")
 
 
-class Inhabitant(Protocol):
-    """What a process asks of a supervisor."""
+if TYPE_CHECKING:  # it takes long to make such a class
+    from typing import Protocol
 
-    def keeps_process(self) -> bool:
-        """Return whether the process must not end yet."""
+    class Inhabitant(Protocol):
+        """What a process asks of a supervisor."""
 
-    def end_with_process(self, again: bool) -> None:
-        """Stop, and return when nothing is left to wait for; *again*: do not wait."""
+        def keeps_process(self) -> bool:
+            """Return whether the process must not end yet."""
 
-    def after_fork_in_child(self) -> None:
-        """Forget what only the parent has."""
+        def end_with_process(self, again: bool) -> None:
+            """Stop, and return when nothing is left to wait for; *again*: do not wait."""
+
+        def after_fork_in_child(self) -> None:
+            """Forget what only the parent has."""
 
 
 _inhabitants: weakref.WeakSet[Inhabitant] = weakref.WeakSet()

@@ -37,7 +37,7 @@ __all__ = [
 P = ParamSpec("P")
 T = TypeVar("T")
 
-WhenFull = Literal["block"] | Literal["raise"] | Literal["run"]
+WhenFull = Literal["block", "raise", "run"]
 
 logger = Reporter("neotasker")
 

@@ -17,7 +17,7 @@ __all__ = ["Missed", "Ticker", "Timer"]
 
 logger = Reporter("neotasker")
 
-Missed = Literal["skip"] | Literal["delay"] | Literal["burst"]
+Missed = Literal["skip", "delay", "burst"]
 
 Timer = TimerCore
 """One timer of a ticker; made by ``call_at``, ``call_later`` and ``call_every``."""
