@@ -33,11 +33,11 @@ class Stacks:
     def around(self, task: asyncio.Task[Any]) -> str:
         """Return the stack of the thread that is inside *task* now, "" if none is.
 
-        A loop need not tell which thread runs it (uvloop does not), but the frame of the
-        coroutine is on the stack of that thread.
+        A loop need not tell which thread runs it (uvloop does not), but a frame of the task
+        is on the stack of that thread: that of its coroutine, or of the run that was begun in
+        the name of a worker's task, which itself waits.
         """
-        coro = task.get_coro()
-        own = [getattr(coro, name, None) for name, _ in _KINDS]
+        own = list(_frames_of(task.get_coro()))
         for ident, innermost in self._all().items():
             frame: FrameType | None = innermost
             while frame is not None:

@@ -420,13 +420,17 @@ def test_a_run_on_a_loop_of_the_program_is_in_the_report(nt, supervisor, loop, k
     assert 0 <= found[0].age < 60
 
 
+@pytest.mark.parametrize("number", [1, 3])  # the first may be begun by the task, or for it
 def test_a_run_that_keeps_the_loop_is_reported_with_the_stack_of_its_thread(
-    nt, supervisor, loop
+    nt, supervisor, loop, number
 ):
+    ran = []
     with Blocker() as block:
 
         async def greedy(**kwargs):
-            block()
+            ran.append(None)
+            if len(ran) == number:
+                block()
 
         worker = nt.background_worker(supervisor=supervisor, interval=0.01)(greedy)
         worker.start(_loop=loop)
