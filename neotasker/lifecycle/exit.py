@@ -22,7 +22,7 @@ logger = Reporter("neotasker")
 if TYPE_CHECKING:  # it takes long to make such a class
     from typing import Protocol
 
-    class Inhabitant(Protocol):
+    class _Inhabitant(Protocol):
         """What a process asks of a supervisor."""
 
         def keeps_process(self) -> bool:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # it takes long to make such a class
             """Forget what only the parent has."""
 
 
-_inhabitants: weakref.WeakSet[Inhabitant] = weakref.WeakSet()
+_inhabitants: weakref.WeakSet[_Inhabitant] = weakref.WeakSet()
 _stirred = Latch()
 _over = False  # the main thread has ended, and nothing keeps the process
 
@@ -45,7 +45,7 @@ def is_over() -> bool:
     return _over
 
 
-def watch(inhabitant: Inhabitant) -> None:
+def watch(inhabitant: _Inhabitant) -> None:
     """Have *inhabitant* asked when the main thread ends, and told in forked children."""
     _inhabitants.add(inhabitant)
 
