@@ -58,7 +58,9 @@ class Points:
 @contextmanager
 def hook_at(points: Points, everywhere: bool = False) -> Iterator[Points]:
     """Have *points* count in this thread, or *everywhere*, in all that can be reached."""
-    whole = everywhere and hasattr(threading, "setprofile_all_threads")
+    # Without the GIL CPython 3.13 takes a hook away from a thread that is just calling it.
+    has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    whole = everywhere and has_gil and hasattr(threading, "setprofile_all_threads")
     if whole:
         threading.setprofile_all_threads(points)
     else:
