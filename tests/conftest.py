@@ -26,8 +26,10 @@ settings.register_profile(
 settings.load_profile("neotasker")
 
 _LEAK_PATIENCE = 5.0
+_TESTS_PER_FREEZE = 50
 _real_stderr = -1
 _tests_by_core: Counter[str] = Counter()
+_tests_begun = 0
 
 
 # Other loops.
@@ -105,7 +107,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_collection_finish() -> None:
-    # Each test collects garbage at its end: what lives as long as the suite is kept out of it.
+    _keep_out_of_collections()
+
+
+def _keep_out_of_collections() -> None:
+    # Each test collects garbage at its end, and need not look at what lives as long as the
+    # suite. That grows: with modules that are loaded later, reports and caches.
     gc.collect()
     if hasattr(gc, "freeze"):  # PyPy has none
         gc.freeze()
@@ -121,7 +128,11 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    global _tests_begun
     _arm(item)
+    _tests_begun += 1
+    if _tests_begun % _TESTS_PER_FREEZE == 0:  # nothing of a test is alive here
+        _keep_out_of_collections()
 
 
 @pytest.hookimpl(tryfirst=True)
