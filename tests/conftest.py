@@ -6,6 +6,7 @@ import asyncio
 import faulthandler
 import gc
 import os
+import signal
 import sys
 import threading
 import time
@@ -124,6 +125,9 @@ def _keep_out_of_collections() -> None:
 def pytest_configure() -> None:
     global _real_stderr
     _real_stderr = os.dup(2)  # capturing is suspended at this point
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So a shell starts what runs in the background, and child processes inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
