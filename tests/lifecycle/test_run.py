@@ -74,12 +74,19 @@ def test_block_with_signals_returns_after_its_timeout_and_stops_nothing(stopped)
 
 
 def test_run_for_some_time(stopped):
-    done = []
-    timer = threading.Timer(0.02, lambda: done.append(stopped.spawn(int)))
-    timer.start()
+    begun = time.monotonic()
     report = stopped.run(0.2, signals=False)
-    timer.join()
-    assert report.clean and done[0].result(0) == 0
+    assert report.clean
+    assert time.monotonic() - begun >= 0.2
+    assert not stopped.active
+
+
+def test_run_of_one_that_runs_already_waits_and_stops_it(stopped):
+    stopped.start()
+    task = stopped.spawn(int)
+    assert stopped.run(0.01, signals=False).clean
+    assert task.result(0) == 0
+    assert not stopped.active
 
 
 @pytest.mark.parametrize("signals", [True, False])
